@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// statusClientGone is logged, never sent: the client left before its answer (nginx's 499).
+const statusClientGone = 499
+
+// exchange is one request and its answer: the ResponseWriter that all steps write to,
+// and what the access log says of it.
+type exchange struct {
+	http.ResponseWriter
+	began     time.Time
+	requestID string
+	client    string
+	account   string
+	reason    string        // why we refused, or how the transfer ended
+	status    int           // 0 until the header is written
+	waited    time.Duration // for permits and tokens
+	attempts  int
+	upstream  bool // the answer is FreeAgent's
+}
+
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{ResponseWriter: w, began: time.Now(), requestID: requestID(r)}
+	w.Header()["X-Request-Id"] = []string{x.requestID}
+	return x
+}
+
+// finish writes the access log's line, whatever happened, and answers a panic of ours.
+func (p *Proxy) finish(x *exchange, r *http.Request) {
+	fault := recover()
+	if fault != nil && fault != http.ErrAbortHandler {
+		p.config.Log.Error("request handler panicked; please report this with the stack",
+			zap.String("request_id", x.requestID), zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
+		p.refuse(x, r, fmt.Errorf("%w: %v", errInternal, fault))
+		fault = nil
+	}
+	if fault == http.ErrAbortHandler {
+		x.reason = "transfer aborted"
+	}
+	p.log(x, r)
+	if fault != nil {
+		panic(fault) // the server drops the connection, so that the client sees a truncated answer as one
+	}
+}
+
+func (p *Proxy) log(x *exchange, r *http.Request) {
+	answeredBy := "proxy"
+	if x.upstream {
+		answeredBy = "upstream"
+	}
+	p.config.Log.Info("request",
+		zap.String("request_id", x.requestID),
+		zap.String("client", x.client),
+		zap.String("account", x.account),
+		zap.String("method", r.Method),
+		zap.String("path", r.URL.Path),
+		zap.Int("status", x.status),
+		zap.Int64("duration_ms", time.Since(x.began).Milliseconds()),
+		zap.Int64("waited_ms", x.waited.Milliseconds()),
+		zap.Int("attempts", x.attempts),
+		zap.String("answered_by", answeredBy),
+		zap.String("reason", x.reason),
+	)
+}
+
+// WriteHeader notes the final status; 1xx are on the way to it.
+func (x *exchange) WriteHeader(status int) {
+	if status >= 200 && x.status == 0 {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write notes the implied 200.
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	return x.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController flush and set deadlines.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// maxRequestID is the longest X-Request-Id that is taken over from a client.
+const maxRequestID = 128
+
+// requestID is the client's own X-Request-Id if it can be logged and returned as it is, else a new one.
+func requestID(r *http.Request) string {
+	if given := r.Header["X-Request-Id"]; len(given) == 1 && isPlainToken(given[0]) {
+		return given[0]
+	}
+	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+}
+
+func isPlainToken(s string) bool {
+	if s == "" || len(s) > maxRequestID {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && c != '-' && c != '_' && c != '.' && c != ':' && c != '/' && c != '+' && c != '=' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http/httptrace"
+	"time"
+
+	"freeagent-proxy/limiter"
+)
+
+// errStalled ends an attempt that has made no progress for the upstream timeout.
+var errStalled = errors.New("no progress within the upstream timeout")
+
+// attempt is one sending of a request, until its answer has been read. It is watched by
+// one timer through all phases (connecting, sending, waiting for the answer, reading it), which each sign of
+// life sets back, so that a long transfer may take as long as it moves.
+//
+// Its permit counts from the moment the request has been written, and is given back only
+// when no connection was had for it.
+type attempt struct {
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	timeout   time.Duration
+	watch     *time.Timer
+	connected bool
+}
+
+func begin(parent context.Context, permit *limiter.Permit, timeout time.Duration) *attempt {
+	a := &attempt{timeout: timeout}
+	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(parent, &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { a.connected = true },
+		WroteRequest: func(httptrace.WroteRequestInfo) { permit.Sent() },
+	}))
+	a.watch = time.AfterFunc(timeout, func() { a.cancel(errStalled) })
+	return a
+}
+
+func (a *attempt) progress() { a.watch.Reset(a.timeout) }
+func (a *attempt) pause()    { a.watch.Stop() }
+
+func (a *attempt) end() {
+	a.watch.Stop()
+	a.cancel(nil)
+}
+
+// watched opens a request body. Reading a long one counts as progress; a short one goes in
+// one piece and must stay of the type that the transport knows to be in memory.
+func (a *attempt) watched(b *body) io.ReadCloser {
+	if b.file == nil {
+		return b.open()
+	}
+	return &uploadBody{ReadCloser: b.open(), attempt: a}
+}
+
+// uploadBody is a long request body on its way upstream.
+type uploadBody struct {
+	io.ReadCloser
+	*attempt
+}
+
+func (b *uploadBody) Read(p []byte) (int, error) {
+	b.progress()
+	return b.ReadCloser.Read(p)
+}
+
+// answerBody is FreeAgent's answer on its way to the client. The watch runs on between two
+// reads, so that a client that stops reading does not hold a connection for ever.
+type answerBody struct {
+	io.ReadCloser
+	*attempt
+	x *exchange
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.progress()
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.x.reason = "upstream broke off its answer"
+	}
+	return n, err
+}
+
+// Close ends the attempt.
+func (b *answerBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
+}
+
+// unrepeatable is the body of a request that has none. Go's transport would send such a request again
+// by itself when a kept-alive connection breaks, uncounted; with a body that cannot be
+// opened anew it leaves that to us. Together with identity nothing of it shows on the wire.
+type unrepeatable struct{}
+
+func (unrepeatable) Read([]byte) (int, error)         { return 0, io.EOF }
+func (unrepeatable) WriteTo(io.Writer) (int64, error) { return 0, nil }
+func (unrepeatable) Close() error                     { return nil }
+
+var identity = []string{"identity"}

@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// inMemory is how much of a body stays in memory; a longer one goes to a temporary file.
+	inMemory = 1 << 20
+	// allInMemory bounds what all bodies together hold in memory. Past it even
+	// small ones go to files, so that a crowd of clients costs disk, not memory.
+	allInMemory = 32 << 20
+	// maxBody is the longest body: FreeAgent takes several 5 MB attachments in one
+	// request, in base64, inside JSON.
+	maxBody = 64 << 20
+)
+
+// bodies reads request bodies whole before a permit is taken, so that a slow client holds up
+// nobody, and so that a request can be sent again.
+type bodies struct {
+	memory *semaphore.Weighted
+}
+
+func newBodies() *bodies { return &bodies{memory: semaphore.NewWeighted(allInMemory)} }
+
+// body is a request body, read once and opened as often as needed. The zero body is empty.
+type body struct {
+	memory   []byte
+	file     *os.File // nil when it all fitted in memory
+	size     int64
+	acquired int64
+	owner    *bodies
+}
+
+// read takes in the request's body. Its errors are errBodyTooLarge, errBodyBroken
+// (the client's) and errBodyStorage (ours).
+func (b *bodies) read(r *http.Request) (*body, error) {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return &body{}, nil
+	}
+	if r.ContentLength > maxBody {
+		return nil, errBodyTooLarge
+	}
+	read := &body{owner: b}
+	if err := read.from(r.Body, r.ContentLength); err != nil {
+		read.Close()
+		return nil, err
+	}
+	return read, nil
+}
+
+// from reads src, whose length is declared, or unknown (-1).
+func (b *body) from(src io.Reader, declared int64) error {
+	head := int64(inMemory)
+	if declared >= 0 {
+		head = min(head, declared)
+	}
+	if b.owner.memory.TryAcquire(head) {
+		b.acquired = head
+		if err := b.readMemory(src, head, declared); err != nil {
+			return err
+		}
+		if b.size < head || b.size == declared {
+			return nil
+		}
+	}
+	return b.spill(src)
+}
+
+// readMemory fills up to head bytes. An unknown length grows as it comes: a
+// chunked request of ten bytes must not cost a megabyte.
+func (b *body) readMemory(src io.Reader, head, declared int64) error {
+	var buffer bytes.Buffer
+	if declared >= 0 {
+		buffer.Grow(int(head) + bytes.MinRead)
+	}
+	n, err := buffer.ReadFrom(io.LimitReader(src, head))
+	b.memory, b.size = buffer.Bytes(), n
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBodyBroken, err)
+	}
+	return nil
+}
+
+// spill puts what was read and what is to come into a temporary file, which has no
+// name any more, so that a crash leaves nothing behind.
+func (b *body) spill(src io.Reader) error {
+	file, err := os.CreateTemp("", "freeagent-proxy-body-*")
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBodyStorage, err)
+	}
+	b.file = file
+	_ = os.Remove(file.Name()) // fails on Windows while it is open; Close removes it there
+	if _, err := file.Write(b.memory); err != nil {
+		return fmt.Errorf("%w: %w", errBodyStorage, err)
+	}
+	b.release()
+	return b.copyToFile(io.LimitReader(src, maxBody+1-b.size))
+}
+
+func (b *body) copyToFile(src io.Reader) error {
+	source := &sourceReader{Reader: src}
+	n, err := io.Copy(b.file, source)
+	b.size += n
+	switch {
+	case source.err != nil:
+		return fmt.Errorf("%w: %w", errBodyBroken, source.err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errBodyStorage, err)
+	case b.size > maxBody:
+		return errBodyTooLarge
+	}
+	return nil
+}
+
+// sourceReader remembers a read error, to tell the client's failures from the disk's.
+type sourceReader struct {
+	io.Reader
+	err error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// open gives the body from its beginning. Several readers may be open at a time: the transport
+// may still be reading for one attempt when the next one begins.
+func (b *body) open() io.ReadCloser {
+	switch {
+	case b.size == 0:
+		return http.NoBody
+	case b.file != nil:
+		return io.NopCloser(io.NewSectionReader(b.file, 0, b.size))
+	default:
+		return io.NopCloser(bytes.NewReader(b.memory))
+	}
+}
+
+// Close gives back the memory and the file.
+func (b *body) Close() {
+	b.release()
+	if b.file != nil {
+		_ = b.file.Close()
+		_ = os.Remove(b.file.Name()) // already gone but on Windows
+	}
+}
+
+func (b *body) release() {
+	b.memory = nil
+	if b.acquired > 0 {
+		b.owner.memory.Release(b.acquired)
+		b.acquired = 0
+	}
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// anonymous is the client of everyone who may connect.
+const anonymous = "anonymous"
+
+// methods are FreeAgent's, and PATCH, which it does not document. A client that sends bytes
+// after `Content-Length: 0` makes its next request begin with them ("nullDELETE"): refused, not forwarded.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch}
+
+// admit keeps out what no program of ours sends: unknown methods, names that are
+// not ours (DNS rebinding), and requests that a web page makes a browser send.
+func (p *Proxy) admit(r *http.Request) error {
+	switch {
+	case !slices.Contains(methods, r.Method):
+		return errMethod
+	case !p.answersTo(r):
+		return errHost
+	case isCrossSite(r):
+		return errCrossSite
+	}
+	return nil
+}
+
+// identify names the client.
+func (p *Proxy) identify(*http.Request) string { return anonymous }
+
+// answersTo reports whether the request's Host is one of ours. No Host at all is an
+// HTTP/1.0 program, never a browser.
+func (p *Proxy) answersTo(r *http.Request) bool {
+	if r.Host == "" {
+		return true
+	}
+	host := canonicalHost(r.Host)
+	if isLoopbackHost(host) || p.hosts[host] {
+		return true
+	}
+	if isAbsolute(r.RequestURI) && host == canonicalHost(p.config.Upstream.Host) {
+		return true // a program that takes us for an HTTP proxy names whom it wants
+	}
+	return host == connectedTo(r)
+}
+
+func isLoopbackHost(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// connectedTo is the address of ours that the client dialled, without port.
+func connectedTo(r *http.Request) string {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return ""
+	}
+	return canonicalHost(local.String())
+}
+
+// canonicalHost is a Host header's name alone: lower case, without port, brackets,
+// zone and the root's trailing dot.
+func canonicalHost(hostport string) string {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// isCrossSite reports whether a browser says that another origin's page made it send the
+// request. As in http.CrossOriginProtection, but for safe methods too: a page has no
+// business in reading invoices either. Programs send neither header.
+func isCrossSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "":
+	case "same-origin", "none": // none: typed into the address bar
+		return false
+	default:
+		return true
+	}
+	origins := r.Header["Origin"]
+	if len(origins) == 0 {
+		return false
+	}
+	origin, err := url.Parse(origins[0])
+	return err != nil || len(origins) > 1 || !strings.EqualFold(origin.Host, r.Host)
+}

@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// forward sends the request upstream and its answer to the client. The ReverseProxy is a value
+// of its own for each request, so that what belongs to one request needs no context
+// value and cannot be seen by another.
+func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *body) error {
+	s := &sending{p: p, x: x, account: a, target: t, body: b, presence: presence(r), patience: p.wait(r)}
+	reverse := httputil.ReverseProxy{
+		Rewrite:        s.rewrite,
+		Transport:      s,
+		ModifyResponse: s.receive,
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
+		BufferPool:     p.buffers,
+		ErrorLog:       discard, // what ends a transfer is in the access log
+	}
+	// The body has been read; each attempt opens it anew.
+	inbound := r.WithContext(context.WithoutCancel(r.Context()))
+	inbound.Body, inbound.ContentLength, inbound.TransferEncoding, inbound.Trailer = http.NoBody, 0, nil, nil
+	reverse.ServeHTTP(x, inbound)
+	return s.err
+}
+
+var discard = log.New(io.Discard, "", 0)
+
+// presence ends when the client is known to have left. A half-closed connection looks the same
+// as a closed one; a client that will send nothing more anyway (HTTP/1.0, or
+// `Connection: close`) may well have closed its half, so it is taken to be there.
+func presence(r *http.Request) context.Context {
+	if r.Close || !r.ProtoAtLeast(1, 1) {
+		return context.WithoutCancel(r.Context())
+	}
+	return r.Context()
+}
+
+// rewrite addresses the request to the upstream. The request-target goes there as the client wrote
+// it: ReverseProxy has dropped what does not parse from the query by now, so it is put back.
+func (s *sending) rewrite(pr *httputil.ProxyRequest) {
+	upstream := s.p.config.Upstream
+	pr.Out.URL = &url.URL{
+		Scheme:     upstream.Scheme,
+		Host:       upstream.Host,
+		Opaque:     s.target.path,
+		RawQuery:   s.target.query,
+		ForceQuery: s.target.hasQuery,
+	}
+	pr.Out.Host = upstream.Host
+	s.p.cleanRequest(pr.Out.Header, s.account.RateLimitTest)
+}
+
+// receive prepares FreeAgent's answer for the client.
+func (s *sending) receive(resp *http.Response) error {
+	cleanResponse(resp.Header)
+	s.x.upstream = true
+	return nil
+}
+
+// newTransport is the one way out. HTTP/1.1 only: a connection then carries one request at a
+// time, and what became of it is known; at 120 requests a minute nothing is lost by that.
+func newTransport() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment, // CONNECT only, since the upstream is https or on loopback
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		Protocols:              protocols,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxIdleConnsPerHost:    512,
+		IdleConnTimeout:        50 * time.Second, // below the 60 s after which load balancers close, so that few writes meet a dead connection
+		DisableCompression:     true,             // the client's Accept-Encoding and FreeAgent's answer to it pass as they are
+		MaxResponseHeaderBytes: 256 << 10,        // FreeAgent's are about 5 KB
+	}
+}
+
+// bufferPool lends copy buffers to ReverseProxy, which would else make 32 KB of garbage a request.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBuffer = 32 << 10
+
+func newBufferPool() *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { return new([copyBuffer]byte) }}}
+}
+
+func (b *bufferPool) Get() []byte  { return b.pool.Get().(*[copyBuffer]byte)[:] }
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[copyBuffer]byte)(p)) }

@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// notForUpstream are request headers that stop here: credentials and cookies of clients,
+// what they say to us, and what would tell FreeAgent about the network behind us, or ask it to
+// read one method as another. Hop-by-hop headers are ReverseProxy's business.
+var notForUpstream = []string{
+	"Authorization", "Cookie", "Cookie2", "X-Api-Key",
+	"X-Freeagent-Account", "Prefer", "X-Request-Id",
+	// Go's transport takes an idempotency key as leave to send a POST again by itself.
+	"Idempotency-Key", "X-Idempotency-Key",
+	"Expect", "Upgrade", "Http2-Settings",
+	"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
+	"Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User",
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
+	"X-Original-Url", "X-Rewrite-Url",
+}
+
+// notForClients are response headers that stop here: HSTS would lock clients out of a
+// plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status is ours to say.
+var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate"}
+
+// cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
+func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
+	for _, name := range notForUpstream {
+		delete(h, name)
+	}
+	if !rateLimitTest {
+		delete(h, "X-Ratelimit-Test")
+	}
+	h["User-Agent"] = []string{p.userAgent(h)}
+}
+
+// userAgent is never empty: FreeAgent requires one, and several clients send none.
+func (p *Proxy) userAgent(h http.Header) string {
+	theirs, ours := h.Get("User-Agent"), p.config.UserAgent
+	switch {
+	case theirs == "" && ours == "":
+		return "freeagent-proxy/" + p.config.Version
+	case theirs == "" || ours == "":
+		return theirs + ours
+	default:
+		return theirs + " " + ours
+	}
+}
+
+// cleanResponse makes the headers that travel to the client, whose X-Request-Id is already set.
+func cleanResponse(h http.Header) {
+	for _, name := range notForClients {
+		delete(h, name)
+	}
+	if theirs, ok := h["X-Request-Id"]; ok {
+		h["X-Freeagent-Request-Id"] = theirs
+		delete(h, "X-Request-Id")
+	}
+}
+
+// preferredWait reads `wait=N` (RFC 7240) from Prefer header lines, in seconds.
+func preferredWait(lines []string) (time.Duration, bool) {
+	for _, line := range lines {
+		for preference := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
+			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+				continue
+			}
+			value, _, _ = strings.Cut(value, ";")
+			seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 31)
+			if err == nil {
+				return time.Duration(seconds) * time.Second, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// wantsXML reports whether the client speaks XML: by what it accepts, or, when that leaves it
+// open, by what it sends.
+func wantsXML(r *http.Request) bool {
+	accept := strings.ToLower(strings.Join(r.Header["Accept"], ","))
+	xml, json := strings.Index(accept, "xml"), strings.Index(accept, "json")
+	switch {
+	case xml >= 0 && json >= 0:
+		return xml < json
+	case xml >= 0:
+		// A browser lists XML among many; a program that speaks it asks for it alone.
+		return !strings.Contains(accept, "text/html")
+	case json >= 0:
+		return false
+	}
+	return slices.ContainsFunc(r.Header["Content-Type"], func(v string) bool {
+		return strings.Contains(strings.ToLower(v), "xml")
+	})
+}

@@ -1,0 +1,103 @@
+// Package proxy is the life of one request: a program calls plain HTTP without a
+// credential, and FreeAgent's answer comes back.
+//
+// Its vocabulary: a client calls us, the upstream is FreeAgent's API, an account
+// is one FreeAgent user's authorisation. An attempt is one sending of a request, a
+// replay a later one. We forward what goes upstream and refuse what we answer ourselves.
+//
+// Three decisions a reader would question:
+//   - The request context is not the client's. A half-closing client (netcat, some
+//     HTTP/1.0 programs) looks like one that left, and a write that was passed on must be finished, so
+//     only waiting ends when a client goes away; see attempts.
+//   - The upstream is fixed when the Proxy is made. Nothing a client sends can name another host,
+//     and redirects are handed back, never followed: the token goes to one place.
+//   - The request-target travels as the bytes the client sent, past net/url, because real
+//     clients send queries that do not parse; see target.
+package proxy
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"go.uber.org/zap"
+
+	"freeagent-proxy/limiter"
+	"freeagent-proxy/tokens"
+)
+
+// Config is what a Proxy is made of. All fields are required unless they say otherwise.
+type Config struct {
+	Upstream  *url.URL      // scheme and host of FreeAgent's API; a path is ignored
+	Timeout   time.Duration // how long an attempt may go without any progress, in either direction
+	UserAgent string        // appended to the client's User-Agent; may be empty
+	Version   string        // ours, for the User-Agent of clients that send none
+	Accounts  []Account
+	Hosts     []string // host names we answer to beside loopback and the address connected to; may be empty
+	MaxWait   time.Duration
+	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
+	Tokens    *tokens.Manager
+	Limiter   *limiter.Local
+	Log       *zap.Logger
+}
+
+// Proxy is an http.Handler. It is a bare handler on purpose: http.ServeMux answers a
+// path with a doubled slash by a redirect, and many clients stop there.
+type Proxy struct {
+	config    Config
+	accounts  map[string]*account
+	fallback  *account // for requests that name no account; nil if they must
+	hosts     map[string]bool
+	bodies    *bodies
+	transport http.RoundTripper
+	buffers   *bufferPool
+}
+
+// New makes a Proxy. It starts nothing.
+func New(c Config) *Proxy {
+	p := &Proxy{
+		config:    c,
+		accounts:  make(map[string]*account),
+		hosts:     make(map[string]bool),
+		bodies:    newBodies(),
+		transport: newTransport(),
+		buffers:   newBufferPool(),
+	}
+	for _, host := range c.Hosts {
+		p.hosts[canonicalHost(host)] = true
+	}
+	p.openAccounts(c.Accounts, c.Egress)
+	return p
+}
+
+// ServeHTTP answers one request, always: by FreeAgent's answer or by a refusal.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := p.begin(w, r)
+	defer p.finish(x, r)
+	if err := p.serve(x, r); err != nil {
+		p.refuse(x, r, err)
+	}
+}
+
+// serve is the life of a request, from top to bottom.
+func (p *Proxy) serve(x *exchange, r *http.Request) error {
+	if err := p.admit(r); err != nil {
+		return err // 403, 405, 421
+	}
+	x.client = p.identify(r)
+	target, err := parseTarget(r.RequestURI)
+	if err != nil {
+		return err // 404
+	}
+	account, err := p.route(r, target)
+	if err != nil {
+		return err // 400, 404
+	}
+	x.account = account.Name
+	body, err := p.bodies.read(r)
+	if err != nil {
+		return err // 400, 413, 503
+	}
+	defer body.Close()
+	return p.forward(x, r, account, target, body) // 429, 502, 503, 504
+}

@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"freeagent-proxy/limiter"
+	"freeagent-proxy/tokens"
+
+	"go.uber.org/zap"
+)
+
+// Why a request is refused. refuse alone knows what each means to a client.
+var (
+	errMethod          = errors.New("method is not FreeAgent's")
+	errHost            = errors.New("host is not ours")
+	errCrossSite       = errors.New("cross-site browser request")
+	errNotFound        = errors.New("path is not FreeAgent's API")
+	errAccountRequired = errors.New("no account named and none is the default")
+	errUnknownAccount  = errors.New("unknown account")
+	errBodyTooLarge    = errors.New("body too large")
+	errBodyBroken      = errors.New("read body")
+	errBodyStorage     = errors.New("store body")
+	errClientGone      = errors.New("client left while waiting")
+	errInternal        = errors.New("internal error")
+)
+
+// upstreamError is an attempt that got no answer.
+type upstreamError struct {
+	cause   error
+	timeout bool
+	sent    bool // bytes may have reached FreeAgent
+	write   bool // and it may have acted on them
+}
+
+func (e *upstreamError) Error() string { return "upstream: " + e.cause.Error() }
+func (e *upstreamError) Unwrap() error { return e.cause }
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// refusal is what a client is told.
+type refusal struct {
+	status  int
+	kind    string // RFC 9209, section 2.3
+	details string // a sentence that says what to do
+	after   time.Duration
+	allow   bool   // name the methods
+	hangUp  bool   // what else comes on this connection is not to be trusted
+	text    string // FreeAgent's own plain text instead of its error shape
+}
+
+// refuse answers a request that FreeAgent did not. It is the only place where an error becomes a status.
+func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
+	if errors.Is(err, errClientGone) {
+		x.status, x.reason = statusClientGone, errClientGone.Error()
+		return
+	}
+	f := p.explain(x, err)
+	x.reason = f.kind + ": " + err.Error()
+	if x.status != 0 {
+		return // too late: the answer has begun
+	}
+	if f.status == http.StatusInternalServerError || errors.Is(err, errBodyStorage) {
+		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
+	}
+	x.upstream = false
+	f.write(x, r)
+}
+
+// explain says what an error means to the client.
+func (p *Proxy) explain(x *exchange, err error) refusal {
+	var over *limiter.OverBudgetError
+	var upstream *upstreamError
+	switch {
+	case errors.Is(err, errMethod):
+		return refusal{status: http.StatusMethodNotAllowed, kind: "http_request_denied", allow: true, hangUp: true,
+			details: "FreeAgent's API knows GET, POST, PUT and DELETE; send one of these, by plain HTTP, to this address"}
+	case errors.Is(err, errHost):
+		return refusal{status: http.StatusMisdirectedRequest, kind: "http_request_denied",
+			details: "this Host is not one of the proxy's names; use its address, or add the name to allowed_hosts"}
+	case errors.Is(err, errCrossSite):
+		return refusal{status: http.StatusForbidden, kind: "http_request_denied",
+			details: "a web page of another origin made this request; the proxy serves programs only"}
+	case errors.Is(err, errNotFound):
+		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
+			details: "the proxy serves FreeAgent's API below /v2/, and below /accounts/NAME/v2/"}
+	case errors.Is(err, errUnknownAccount):
+		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
+			details: "no account of this name is configured; see accounts in the configuration"}
+	case errors.Is(err, errAccountRequired):
+		return refusal{status: http.StatusBadRequest, kind: "http_request_denied",
+			details: "several accounts are configured and none is the default; name one in X-FreeAgent-Account or as /accounts/NAME/v2/"}
+	case errors.Is(err, errBodyTooLarge):
+		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
+			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
+	case errors.Is(err, errBodyBroken):
+		return refusal{status: http.StatusBadRequest, kind: "http_request_error", hangUp: true,
+			details: "the body ended early or is malformed; nothing was sent to FreeAgent"}
+	case errors.Is(err, errBodyStorage):
+		return refusal{status: http.StatusServiceUnavailable, kind: "proxy_internal_error", after: 10 * time.Second, hangUp: true,
+			details: "the proxy could not store the body; its operator should look at the disk with the temporary files"}
+	case errors.As(err, &over):
+		return p.explainOverBudget(over)
+	case errors.As(err, &upstream):
+		return upstream.explain()
+	}
+	return explainToken(x, err)
+}
+
+func (p *Proxy) explainOverBudget(over *limiter.OverBudgetError) refusal {
+	return refusal{status: http.StatusTooManyRequests, kind: "http_request_denied", after: over.RetryAfter,
+		details: "the budget is used up for longer than this request may wait", text: overLimitWords(over.Window)}
+}
+
+// explainToken says why there is no token, or that we are shutting down.
+func explainToken(x *exchange, err error) refusal {
+	authorize := "run `freeagent-proxy authorize --account " + x.account + "`"
+	var retry interface{ RetryAfter() time.Duration }
+	switch {
+	case errors.Is(err, limiter.ErrClosed), errors.Is(err, tokens.ErrClosed):
+		return refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: 5 * time.Second, hangUp: true,
+			details: "the proxy is shutting down; nothing was sent to FreeAgent"}
+	case errors.Is(err, tokens.ErrNoGrant):
+		return refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: time.Minute,
+			details: "this account was never authorised at FreeAgent: " + authorize}
+	case errors.Is(err, tokens.ErrReauthorize):
+		return refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: time.Minute,
+			details: "FreeAgent refuses this account's authorisation: " + authorize + ", or check the app's client id and secret"}
+	case errors.Is(err, tokens.ErrUnavailable):
+		f := refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: 5 * time.Second,
+			details: "no access token can be had now; the authorisation is kept, try again"}
+		if errors.As(err, &retry) {
+			f.after = retry.RetryAfter()
+		}
+		return f
+	}
+	return refusal{status: http.StatusInternalServerError, kind: "proxy_internal_error",
+		details: "the proxy failed; its log has the cause under this request id"}
+}
+
+// explain tells what is known of what FreeAgent did.
+func (e *upstreamError) explain() refusal {
+	f := refusal{status: http.StatusBadGateway, kind: "connection_terminated", details: "the connection to FreeAgent broke"}
+	switch {
+	case e.timeout && e.sent:
+		f.status, f.kind, f.details = http.StatusGatewayTimeout, "http_response_timeout", "FreeAgent did not answer in time"
+	case e.timeout:
+		f.status, f.kind, f.details = http.StatusGatewayTimeout, "connection_timeout", "FreeAgent could not be reached in time"
+	case !e.sent:
+		f.kind, f.details = "destination_unavailable", "FreeAgent could not be reached"
+	}
+	switch {
+	case !e.sent:
+		f.details += "; nothing was sent"
+	case e.write:
+		f.details += "; it may have acted on this request, so look before sending it again"
+	}
+	return f
+}
+
+// write sends the refusal in the client's format.
+func (f refusal) write(x *exchange, r *http.Request) {
+	h := x.Header()
+	clear(h)
+	h["X-Request-Id"] = []string{x.requestID}
+	h.Set("Proxy-Status", "freeagent-proxy; error="+f.kind+"; details="+structuredString(f.details))
+	h.Set("Cache-Control", "no-store")
+	if f.after > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(f.after.Seconds())), 10))
+	}
+	if f.allow {
+		h.Set("Allow", strings.Join(methods, ", "))
+	}
+	if f.hangUp {
+		h.Set("Connection", "close")
+	}
+	contentType, body := f.body(r)
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.WriteHeader(f.status)
+	_, _ = x.Write(body)
+}
+
+// body is the refusal in FreeAgent's shapes: its plain text for a 429, else its single-error
+// object in JSON or XML (https://dev.freeagent.com/docs/depreciation_profiles).
+func (f refusal) body(r *http.Request) (contentType string, body []byte) {
+	if f.text != "" {
+		return "text/plain; charset=utf-8", []byte(f.text + "\n")
+	}
+	if wantsXML(r) {
+		var b strings.Builder
+		b.WriteString(xml.Header + "<freeagent><errors><error><message>")
+		_ = xml.EscapeText(&b, []byte(f.details))
+		b.WriteString("</message></error></errors></freeagent>\n")
+		return "application/xml; charset=utf-8", []byte(b.String())
+	}
+	type message struct {
+		Message string `json:"message"`
+	}
+	type object struct {
+		Error message `json:"error"`
+	}
+	body, _ = json.Marshal(map[string]object{"errors": {message{f.details}}})
+	return "application/json; charset=utf-8", append(body, '\n')
+}
+
+// structuredString writes an sf-string (RFC 8941, section 3.3.3). Our sentences are ASCII.
+func structuredString(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
