@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// readiness is what /readyz says beside the accounts' state.
+type readiness struct{ closing atomic.Bool }
+
+func (r *readiness) shut() { r.closing.Store(true) }
+
+// adminHandler serves the operator: /healthz says that we live, /readyz that requests would be answered.
+func (s *server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		if reason := s.notReady(); reason != "" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, reason)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	return mux
+}
+
+// notReady says why requests could not be served now, or nothing. It does not wait: an access token that
+// has ended while nobody called is renewed behind the answer, so that the next probe finds one.
+func (s *server) notReady() string {
+	if s.ready.closing.Load() {
+		return "shutting down"
+	}
+	names := slices.Sorted(maps.Keys(s.cfg.Accounts))
+	if fallback, ok := s.cfg.DefaultAccount(); ok {
+		names = []string{fallback}
+	}
+	var reason string
+	for _, name := range names {
+		if _, ok := s.tokens.TokenNow(name); ok {
+			return ""
+		}
+		go s.warm(name)
+		if reason == "" {
+			reason = fmt.Sprintf("account %s: %s", name, s.tokens.Status(name).Reason)
+		}
+	}
+	return reason
+}
+
+// warm gets an account a token if it can have one. The manager sees to it that many calls cost one refresh.
+func (s *server) warm(account string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = s.tokens.Token(ctx, account)
+}

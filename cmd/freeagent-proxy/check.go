@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"freeagent-proxy/tokens"
+)
+
+func (c *command) checkCommand() *cobra.Command {
+	var online bool
+	cmd := c.configFlag(&cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration; with --online also the store and FreeAgent",
+		Long: `Reports every problem of the configuration at once, with its key and line.
+
+With --online it also opens the store and makes one API call for each account, which gets a new
+token only if the stored one has ended. It works whether the proxy runs or not.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), online) },
+	})
+	cmd.Flags().BoolVar(&online, "online", false, "also check the store, the token endpoint and one API call for each account")
+	return cmd
+}
+
+func (c *command) check(ctx context.Context, online bool) error {
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return err
+	}
+	for _, note := range cfg.Notes {
+		fmt.Fprintln(c.stdout, "note:", note)
+	}
+	fmt.Fprintf(c.stdout, "configuration: fine (%d accounts, upstream %s, store %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.File)
+	if !online {
+		return nil
+	}
+	return c.checkOnline(ctx, cfg)
+}
+
+// checkOnline calls FreeAgent for each account through a proxy: the running one, or one of its
+// own for as long as the check takes. Either way the calls are counted and the token stays in.
+func (c *command) checkOnline(ctx context.Context, cfg Config) error {
+	store, err := openStore(cfg)
+	switch {
+	case errors.Is(err, tokens.ErrLocked):
+		if _, err := newControl(ctx, cfg.Store.File); err != nil {
+			return fmt.Errorf("store: locked, but its holder does not answer: %w", err)
+		}
+		fmt.Fprintln(c.stdout, "store: fine, in use by the running proxy")
+		return c.checkAccounts(ctx, cfg, cfg.Listen[0])
+	case err != nil:
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := store.Close(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	fmt.Fprintln(c.stdout, "store: fine")
+	return c.checkWithOwnProxy(ctx, cfg)
+}
+
+func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {
+	cfg.Listen, cfg.Admin.Listen = []string{"127.0.0.1:0"}, "127.0.0.1:0"
+	s, err := newServer(ctx, cfg, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- s.run(serving) }()
+	err = c.checkAccounts(ctx, cfg, s.listen[0].Addr().String())
+	stop()
+	return errors.Join(err, <-done)
+}
+
+// checkAccounts asks FreeAgent for each account's company, by way of the proxy at address.
+func (c *command) checkAccounts(ctx context.Context, cfg Config, address string) error {
+	client := &http.Client{Timeout: cfg.Limits.MaxWait + cfg.Upstream.Timeout, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if path, ok := strings.CutPrefix(address, "unix:"); ok {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", address)
+		},
+		DisableKeepAlives: true,
+	}}
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Accounts)) {
+		began := time.Now()
+		if err := askCompany(ctx, client, name); err != nil {
+			problems = append(problems, fmt.Errorf("account %s: %w", name, err))
+			continue
+		}
+		fmt.Fprintf(c.stdout, "account %s: fine (FreeAgent answered in %s)\n", name, time.Since(began).Round(time.Millisecond))
+	}
+	return errors.Join(problems...)
+}
+
+func askCompany(ctx context.Context, client *http.Client, account string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/accounts/"+account+"/v2/company", nil)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the proxy: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	return fmt.Errorf("status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
+}

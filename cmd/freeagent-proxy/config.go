@@ -1,0 +1,183 @@
+package main
+
+import (
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is everything that can be set. loadConfig makes one from a YAML file, or from the
+// environment alone. The yaml tag is the key in the file. required marks a key that must be
+// given, with the words that say what belongs there; from lists the keys that name where a
+// secret is kept.
+type Config struct {
+	// Listen is where programs connect: host:port on loopback, or unix:/path. One or a list.
+	// Default 127.0.0.1:8080.
+	Listen []string `yaml:"listen"`
+	// PublicURL is how programs reach us, for the URLs in answers: scheme and host only.
+	// Default nil: taken from each request's Host.
+	PublicURL *url.URL `yaml:"public_url"`
+	// AllowedHosts are more host names that we answer to, without port. Loopback names, the
+	// address connected to and PublicURL's host are always allowed. Default none.
+	AllowedHosts []string         `yaml:"allowed_hosts"`
+	Admin        AdminConfig      `yaml:"admin"`
+	Upstream     UpstreamConfig   `yaml:"upstream"`
+	Store        StoreConfig      `yaml:"store"`
+	Encryption   EncryptionConfig `yaml:"encryption"`
+	// Apps are the OAuth apps registered at https://dev.freeagent.com, by a name of our own
+	// choice. At least one.
+	Apps map[string]AppConfig `yaml:"apps"`
+	// Accounts are FreeAgent users' authorisations, by the name that programs and commands
+	// use for them. At least one.
+	Accounts map[string]AccountConfig `yaml:"accounts"`
+	Limits   LimitsConfig             `yaml:"limits"`
+	Log      LogConfig                `yaml:"log"`
+
+	// Seed is a refresh token that was got elsewhere, from FREEAGENT_REFRESH_TOKEN. Only
+	// without a file; beside one, `accounts import` brings a token in.
+	Seed Secret `yaml:"-"`
+	// Notes are sentences for the log: nothing is wrong, yet the operator should know.
+	Notes []string `yaml:"-"`
+}
+
+// AdminConfig is the listener for status page, health and metrics.
+type AdminConfig struct {
+	// Listen is its host:port. Default 127.0.0.1:8081.
+	Listen string `yaml:"listen"`
+	// Password guards it. Default none, which is refused off loopback.
+	Password Secret `yaml:"password" from:"password_env"`
+}
+
+// UpstreamConfig is FreeAgent's API.
+type UpstreamConfig struct {
+	// BaseURL is its scheme and host, without a path: https, or http on loopback.
+	// Default https://api.freeagent.com.
+	BaseURL *url.URL `yaml:"base_url"`
+	// Timeout bounds one attempt, 1s to 10m. Default 75s: FreeAgent's own gateway gives up
+	// at 60s, and its answer to that should arrive.
+	Timeout time.Duration `yaml:"timeout"`
+	// UserAgent is appended to the client's User-Agent, or stands alone if it sent none.
+	// Default empty.
+	UserAgent string `yaml:"user_agent"`
+}
+
+// StoreConfig is where grants are kept.
+type StoreConfig struct {
+	// File is a folder. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/freeagent-proxy,
+	// else $HOME/.local/state/freeagent-proxy.
+	File string `yaml:"file"`
+}
+
+// EncryptionConfig is how grants are sealed at rest.
+type EncryptionConfig struct {
+	// Keys: the first one seals, all can open. Default none: a key is made beside the
+	// file store on its first start.
+	Keys []KeyConfig `yaml:"keys"`
+}
+
+// KeyConfig is one encryption key.
+type KeyConfig struct {
+	// ID is kept with what the key sealed, so that keys can be replaced one by one.
+	ID string `yaml:"id" required:"a name for this key, such as \"2026\""`
+	// Key is 32 bytes in standard base64 (44 characters), as `keygen` prints it.
+	Key Secret `yaml:"key" from:"env,file" required:"the environment variable, or with file the file, that holds the key"`
+}
+
+// AppConfig is one OAuth app.
+type AppConfig struct {
+	// ClientID is the app's "OAuth identifier".
+	ClientID string `yaml:"client_id" required:"the app's OAuth identifier, from https://dev.freeagent.com"`
+	// ClientSecret is the app's "OAuth secret".
+	ClientSecret Secret `yaml:"client_secret" from:"client_secret_env,client_secret_file" required:"the environment variable, or with client_secret_file the file, that holds the app's OAuth secret"`
+}
+
+// AccountConfig is one FreeAgent user's authorisation of one app.
+type AccountConfig struct {
+	// App is the name of one of Apps.
+	App string `yaml:"app" required:"the name of one of the apps"`
+	// Default marks the account of requests that name none. Default false.
+	Default bool `yaml:"default"`
+	// RateLimitTest lets the X-RateLimit-Test header through, with which FreeAgent enforces
+	// 5 requests a minute, and lowers our own limit to that. Default false.
+	RateLimitTest bool `yaml:"rate_limit_test"`
+}
+
+// LimitsConfig is what we never exceed, and how long requests wait for their turn.
+// The defaults are FreeAgent's limits, per user, per user and per address.
+type LimitsConfig struct {
+	// API counts an account's requests. Default 120 per 1m and 3600 per 1h.
+	API []WindowConfig `yaml:"api"`
+	// Refresh counts an account's token requests. Default 15 per 1m.
+	Refresh []WindowConfig `yaml:"refresh"`
+	// Egress counts everything that leaves, over all accounts. Default 1000 per 1m.
+	Egress []WindowConfig `yaml:"egress"`
+	// Guard makes each window this much longer, for jitter on the way, 0s to 60s. Default 1s.
+	Guard time.Duration `yaml:"guard"`
+	// MaxWait is how long a request may wait for its turn, 0s to 1h. Default 20s.
+	MaxWait time.Duration `yaml:"max_wait"`
+}
+
+// WindowConfig is "at most Requests in any Per".
+type WindowConfig struct {
+	// Requests is 1 to 100000.
+	Requests int `yaml:"requests" required:"how many requests, such as 120"`
+	// Per is 100ms to 24h; FreeAgent's own windows are a minute and an hour.
+	Per time.Duration `yaml:"per" required:"in which time, such as 1m"`
+}
+
+// LogConfig is what is logged, to standard error.
+type LogConfig struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level"`
+	// Format is json or console. Default json.
+	Format string `yaml:"format"`
+}
+
+// defaultConfig is what holds where nothing is set. It has neither app nor account.
+func defaultConfig(getenv func(string) string) Config {
+	return Config{
+		Listen: []string{"127.0.0.1:8080"},
+		Admin:  AdminConfig{Listen: "127.0.0.1:8081"},
+		Upstream: UpstreamConfig{
+			BaseURL: &url.URL{Scheme: "https", Host: "api.freeagent.com"},
+			Timeout: 75 * time.Second,
+		},
+		Store: StoreConfig{File: defaultStore(getenv)},
+		Limits: LimitsConfig{
+			API:     []WindowConfig{{120, time.Minute}, {3600, time.Hour}},
+			Refresh: []WindowConfig{{15, time.Minute}},
+			Egress:  []WindowConfig{{1000, time.Minute}},
+			Guard:   time.Second,
+			MaxWait: 20 * time.Second,
+		},
+		Log: LogConfig{Level: "info", Format: "json"},
+	}
+}
+
+// defaultStore is the folder that the platform keeps for us, or "" if it names none.
+func defaultStore(getenv func(string) string) string {
+	// systemd gives each unit its own StateDirectory=, several joined by colons (systemd.exec(5)).
+	if folder, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); folder != "" {
+		return folder
+	}
+	// A relative XDG path is to be ignored (XDG Base Directory Specification).
+	if folder := getenv("XDG_STATE_HOME"); filepath.IsAbs(folder) {
+		return filepath.Join(folder, "freeagent-proxy")
+	}
+	if home := getenv("HOME"); home != "" {
+		return filepath.Join(home, ".local", "state", "freeagent-proxy")
+	}
+	return ""
+}
+
+// DefaultAccount is the account of requests that name none: the only one, or the one marked
+// default. false: every request must name its account.
+func (c Config) DefaultAccount() (string, bool) {
+	for name, account := range c.Accounts {
+		if account.Default || len(c.Accounts) == 1 {
+			return name, true
+		}
+	}
+	return "", false
+}

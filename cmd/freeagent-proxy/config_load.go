@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// configVariable names the configuration file where no --config does.
+const configVariable = "FREEAGENT_PROXY_CONFIG"
+
+// loadConfig reads the configuration from the file at path. If path is empty it is
+// $FREEAGENT_PROXY_CONFIG, else ./config.yaml if there is one, else the environment alone, see
+// fromEnvironment. What is wrong with the configuration itself is a *configError: all of it.
+func loadConfig(path string, getenv func(string) string) (Config, error) {
+	if path == "" {
+		path = configPath(getenv)
+	}
+	if path == "" {
+		return fromEnvironment(getenv)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return fromFile(path, data, getenv)
+}
+
+func configPath(getenv func(string) string) string {
+	if path := getenv(configVariable); path != "" {
+		return path
+	}
+	const usual = "config.yaml"
+	if _, err := os.Stat(usual); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return usual
+}
+
+// fromFile makes the configuration of a file's text.
+func fromFile(path string, data []byte, getenv func(string) string) (Config, error) {
+	d := &decoder{
+		problems: &problems{file: path, lines: map[string]int{}},
+		getenv:   getenv,
+		folder:   filepath.Dir(path),
+	}
+	c := defaultConfig(getenv)
+	if !d.decodeFile(data, &c) {
+		return Config{}, d.err()
+	}
+	c.Store.File = d.absolute(c.Store.File)
+	for i, address := range c.Listen {
+		if socket, ok := strings.CutPrefix(address, unixPrefix); ok {
+			c.Listen[i] = unixPrefix + d.absolute(socket)
+		}
+	}
+	return c.finish(d.problems)
+}
+
+// fromEnvironment makes a configuration without a file: one app and one account, both named
+// default, everything else as it is by default.
+func fromEnvironment(getenv func(string) string) (Config, error) {
+	get := func(name string) string { return strings.TrimSpace(getenv(name)) }
+	c := defaultConfig(getenv)
+	p := &problems{variables: map[string]string{
+		"apps.default.client_id":         "FREEAGENT_CLIENT_ID",
+		"apps.default.client_secret_env": "FREEAGENT_CLIENT_SECRET",
+		"upstream.base_url":              "FREEAGENT_BASE_URL",
+		"store.file":                     "STATE_DIRECTORY",
+	}}
+	app := AppConfig{ClientID: get("FREEAGENT_CLIENT_ID"), ClientSecret: newSecret(get("FREEAGENT_CLIENT_SECRET"))}
+	const remedy = "not set; register an app at https://dev.freeagent.com and set this to its %s, or write a config.yaml"
+	if app.ClientID == "" {
+		p.add("apps.default.client_id", remedy, "OAuth identifier")
+	}
+	if app.ClientSecret.Reveal() == "" {
+		p.add("apps.default.client_secret_env", remedy, "OAuth secret")
+	}
+	if base := get("FREEAGENT_BASE_URL"); base != "" {
+		u, err := parseURL(base)
+		if err != nil {
+			p.add("upstream.base_url", "%s", err)
+		} else {
+			c.Upstream.BaseURL = u
+		}
+	}
+	c.Apps = map[string]AppConfig{"default": app}
+	c.Accounts = map[string]AccountConfig{"default": {App: "default", Default: true}}
+	c.Seed = newSecret(get("FREEAGENT_REFRESH_TOKEN"))
+	return c.finish(p)
+}
+
+// finish gives the configuration, or all that is wrong with it.
+func (c Config) finish(p *problems) (Config, error) {
+	c.validate(p)
+	if err := p.err(); err != nil {
+		return Config{}, err
+	}
+	c.Notes = p.notes
+	return c, nil
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// drainMargin is what shutting down may take beyond the longest upstream call.
+const drainMargin = 5 * time.Second
+
+// drain ends in the order that loses nothing: no new connections, answers for all who wait, the
+// answers of what was sent upstream, grants that are not stored yet, the limiter's state.
+func (s *server) drain(ctx context.Context) error {
+	s.ready.shut()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Upstream.Timeout+drainMargin)
+	defer cancel()
+	var ending sync.WaitGroup
+	errs := make([]error, len(s.http)+2)
+	for i, server := range s.http {
+		ending.Go(func() { errs[i] = shutDown(ctx, server) })
+	}
+	ending.Go(func() { errs[len(s.http)] = s.limiter.Close() })
+	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
+	ending.Wait()
+	err := errors.Join(append(errs, s.store.Close())...)
+	if err == nil {
+		s.log.Info("stopped; nothing was left behind")
+	} else {
+		s.log.Error("stopped, but not everything could be finished", zap.Error(err))
+	}
+	return err
+}
+
+// shutDown lets a server's requests finish until ctx ends, then cuts them off.
+func shutDown(ctx context.Context, server *http.Server) error {
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(errors.New("requests were cut off"), server.Close())
+	}
+	return nil
+}
+
+// close undoes a newServer that failed half-way.
+func (s *server) close(ctx context.Context) {
+	for _, l := range s.listen {
+		_ = l.Close()
+	}
+	if s.tokens != nil {
+		_ = s.tokens.Close(ctx)
+	}
+	if s.limiter != nil {
+		_ = s.limiter.Close()
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+}
+
+// listen binds host:port or unix:/path. A socket file that a dead process left is replaced.
+func listen(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return nil, errors.New("another process serves this socket")
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		_ = os.Remove(path)
+	}
+	return net.Listen("unix", path)
+}

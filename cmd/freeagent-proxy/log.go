@@ -1,0 +1,36 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// logFlush is how long a line may wait in memory: one write for many requests under load, and
+// still a log that a person can follow.
+const logFlush = 100 * time.Millisecond
+
+// newLogger writes to w until close is called. Warnings and errors are written at once.
+func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
+	level, err := zapcore.ParseLevel(cfg.Level)
+	if err != nil {
+		level = zapcore.InfoLevel // validated when the configuration was loaded
+	}
+	encoding := zap.NewProductionEncoderConfig()
+	encoding.TimeKey = "time"
+	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	encoder := zapcore.NewJSONEncoder(encoding)
+	if cfg.Format == "console" {
+		encoder = zapcore.NewConsoleEncoder(encoding)
+	}
+	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: logFlush}
+	core := zapcore.RegisterHooks(zapcore.NewCore(encoder, buffered, level), func(e zapcore.Entry) error {
+		if e.Level >= zapcore.WarnLevel {
+			return buffered.Sync()
+		}
+		return nil
+	})
+	return zap.New(core), func() { _ = buffered.Stop() }
+}

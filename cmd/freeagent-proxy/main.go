@@ -1,0 +1,107 @@
+// Command freeagent-proxy lets programs call FreeAgent's API by plain HTTP, without
+// a credential. It is the only package that knows all the others: flags, configuration, wiring.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the linker; see the Makefile.
+var (
+	version = "dev"
+	commit  = "unknown"
+)
+
+// Exit codes, a contract: 0 fine, 1 failed, 2 usage.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends us at once
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// command is what a subcommand may touch.
+type command struct {
+	getenv     func(string) string
+	stdin      io.Reader
+	stdout     io.Writer
+	stderr     io.Writer
+	configPath string
+}
+
+// usageError is a mistake in the command line, not in the work.
+type usageError struct{ error }
+
+// run is the whole program: everything it touches is handed to it, so that a test can.
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	c := &command{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "freeagent-proxy: %v\n", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintln(stderr, "Run `freeagent-proxy --help` for the commands, `freeagent-proxy COMMAND --help` for one.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "freeagent-proxy",
+		Short: "Call FreeAgent's API by plain HTTP, without a credential",
+		Long: `freeagent-proxy stands between your programs and FreeAgent's API. They call it by
+plain HTTP without a credential; it attaches the access token, renews it, and
+paces all of them together under FreeAgent's limits.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{errors.New("name a command: " + "serve, authorize, accounts, check, demo, simulate, keygen, healthcheck or version")}
+		},
+	}
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(c.serveCommand(), c.authorizeCommand(), c.accountsCommand(), c.checkCommand(),
+		c.simulateCommand(), c.demoCommand(), c.keygenCommand(), c.healthcheckCommand(), c.versionCommand())
+	return root
+}
+
+// configFlag adds --config to a command that reads the configuration.
+func (c *command) configFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&c.configPath, "config", "",
+		"configuration `FILE` (default $FREEAGENT_PROXY_CONFIG, then config.yaml if present, then the environment alone)")
+	return cmd
+}
+
+func (c *command) loadConfig() (Config, error) { return loadConfig(c.configPath, c.getenv) }
+
+func noArgs(cmd *cobra.Command, args []string) error { return usage(cobra.NoArgs(cmd, args)) }
+
+func oneArg(cmd *cobra.Command, args []string) error { return usage(cobra.ExactArgs(1)(cmd, args)) }
+
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"freeagent-proxy/limiter"
+	"freeagent-proxy/proxy"
+	"freeagent-proxy/tokens"
+)
+
+func (c *command) serveCommand() *cobra.Command {
+	return c.configFlag(&cobra.Command{
+		Use:   "serve",
+		Short: "Run the proxy",
+		Long: `Runs the proxy until SIGINT or SIGTERM. Without a configuration file it serves one account
+named "default", from FREEAGENT_CLIENT_ID, FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and
+FREEAGENT_BASE_URL.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.loadConfig()
+			if err != nil {
+				return err
+			}
+			log, flush := newLogger(c.stderr, cfg.Log)
+			defer flush()
+			s, err := newServer(cmd.Context(), cfg, log)
+			if err != nil {
+				return err
+			}
+			return s.run(cmd.Context())
+		},
+	})
+}
+
+// server is a running proxy: the parts, in the order in which they are made.
+type server struct {
+	cfg     Config
+	log     *zap.Logger
+	store   *tokens.File
+	limiter *limiter.Local
+	tokens  *tokens.Manager
+	http    []*http.Server
+	listen  []net.Listener // one for each of http
+	httpLog *stdlog.Logger
+	ready   readiness
+}
+
+// newServer builds the parts and binds the listeners; run serves them.
+func newServer(ctx context.Context, cfg Config, log *zap.Logger) (s *server, err error) {
+	s = &server{cfg: cfg, log: log}
+	if s.httpLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
+		return nil, fmt.Errorf("make the HTTP servers' log: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			s.close(ctx)
+		}
+	}()
+	for _, note := range cfg.Notes {
+		log.Warn("configuration note", zap.String("note", note))
+	}
+	if s.store, err = openStore(cfg); err != nil {
+		return nil, err
+	}
+	if s.limiter, err = limiter.NewLocal(limiter.Config{
+		Guard:   cfg.Limits.Guard,
+		Journal: filepath.Join(cfg.Store.File, "limits"),
+		Observe: observeLimiter(log),
+	}); err != nil {
+		return nil, err
+	}
+	s.tokens = tokens.New(tokens.Config{
+		Store:    s.store,
+		Endpoint: newEndpoint(cfg),
+		App:      s.app,
+		Permit:   s.refreshPermit,
+		Observe:  observeTokens(log),
+	})
+	if err = s.bind(); err != nil {
+		return nil, err
+	}
+	return s, s.loadGrants(ctx)
+}
+
+func (s *server) app(account string) (tokens.App, bool) {
+	_, ok := s.cfg.Accounts[account]
+	return s.cfg.app(account), ok
+}
+
+// refreshPermit is leave for one token request: FreeAgent allows an account 15 a minute, and
+// counts them into those of our address.
+func (s *server) refreshPermit(ctx context.Context, account string) (sent, release func(), err error) {
+	wait := time.Minute
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = time.Until(deadline)
+	}
+	permit, err := s.limiter.Take(ctx, limiter.Request{
+		Budgets: []limiter.Budget{
+			{Key: "refresh/" + account, Windows: windows(s.cfg.Limits.Refresh)},
+			proxy.EgressBudget(windows(s.cfg.Limits.Egress), 0),
+		},
+		Client:  "refresh",
+		MaxWait: wait,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return permit.Sent, permit.Release, nil
+}
+
+func windows(configured []WindowConfig) []limiter.Window {
+	made := make([]limiter.Window, len(configured))
+	for i, w := range configured {
+		made[i] = limiter.Window{Requests: w.Requests, Per: w.Per}
+	}
+	return made
+}
+
+// loadGrants reads what is stored and takes in a seed.
+func (s *server) loadGrants(ctx context.Context) error {
+	names := make([]string, 0, len(s.cfg.Accounts))
+	for name := range s.cfg.Accounts {
+		names = append(names, name)
+	}
+	if err := s.tokens.Start(ctx, names); err != nil {
+		return err
+	}
+	if seed := strings.TrimSpace(s.cfg.Seed.Reveal()); seed != "" {
+		account, _ := s.cfg.DefaultAccount()
+		return s.tokens.Seed(ctx, account, seed)
+	}
+	return nil
+}
+
+// proxy builds the handler that programs talk to.
+func (s *server) proxy() *proxy.Proxy {
+	hosts := slices.Clone(s.cfg.AllowedHosts)
+	if s.cfg.PublicURL != nil {
+		hosts = append(hosts, s.cfg.PublicURL.Host)
+	}
+	return proxy.New(proxy.Config{
+		Upstream:  s.cfg.Upstream.BaseURL,
+		Timeout:   s.cfg.Upstream.Timeout,
+		UserAgent: s.cfg.Upstream.UserAgent,
+		Version:   version,
+		Accounts:  proxyAccounts(s.cfg),
+		Hosts:     hosts,
+		MaxWait:   s.cfg.Limits.MaxWait,
+		Egress:    windows(s.cfg.Limits.Egress),
+		Tokens:    s.tokens,
+		Limiter:   s.limiter,
+		Log:       s.log,
+	})
+}
+
+// rateLimitTest is what FreeAgent allows who sends X-RateLimit-Test (https://dev.freeagent.com/docs/introduction).
+var rateLimitTest = limiter.Window{Requests: 5, Per: time.Minute}
+
+func proxyAccounts(cfg Config) []proxy.Account {
+	fallback, _ := cfg.DefaultAccount()
+	var accounts []proxy.Account
+	for name, a := range cfg.Accounts {
+		api := windows(cfg.Limits.API)
+		if a.RateLimitTest {
+			api = append(api, rateLimitTest)
+		}
+		accounts = append(accounts, proxy.Account{Name: name, Default: name == fallback, API: api, RateLimitTest: a.RateLimitTest})
+	}
+	return accounts
+}
+
+// bind makes the listeners and their servers.
+func (s *server) bind() error {
+	handler := s.proxy()
+	for _, address := range s.cfg.Listen {
+		listener, err := listen(address)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w; change listen, or stop what uses it", address, err)
+		}
+		s.add(listener, handler)
+		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()))
+	}
+	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
+	}
+	s.add(admin, s.adminHandler())
+	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
+	control, err := listenControl(s.cfg.Store.File)
+	if err != nil {
+		return err
+	}
+	s.add(control, controlHandler(s.tokens))
+	return nil
+}
+
+func (s *server) add(listener net.Listener, handler http.Handler) {
+	s.listen = append(s.listen, listener)
+	s.http = append(s.http, &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            10 * time.Second,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               64 << 10,
+		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
+		ErrorLog:                     s.httpLog,
+	})
+}
+
+// run serves until ctx ends, then drains.
+func (s *server) run(ctx context.Context) error {
+	var serving errgroup.Group
+	failed, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	for i, server := range s.http {
+		serving.Go(func() error {
+			err := server.Serve(s.listen[i])
+			if !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("serve on %s: %w", s.listen[i].Addr(), err))
+			}
+			return nil
+		})
+	}
+	<-failed.Done()
+	s.log.Info("shutting down; what was sent to FreeAgent is finished, what waits is answered 503")
+	err := s.drain(context.WithoutCancel(ctx))
+	_ = serving.Wait()
+	if ctx.Err() == nil {
+		return errors.Join(context.Cause(failed), err)
+	}
+	return err
+}

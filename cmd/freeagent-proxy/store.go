@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"freeagent-proxy/tokens"
+)
+
+// openStore opens the store to write. errors.Is(err, tokens.ErrLocked) when a running proxy has it.
+func openStore(cfg Config) (*tokens.File, error) { return openFile(cfg, false) }
+
+// openStoreReadOnly opens it beside whoever writes.
+func openStoreReadOnly(cfg Config) (*tokens.File, error) { return openFile(cfg, true) }
+
+func openFile(cfg Config, readOnly bool) (*tokens.File, error) {
+	keys := make([]tokens.Key, 0, len(cfg.Encryption.Keys))
+	for _, k := range cfg.Encryption.Keys {
+		key, err := tokens.ParseKey(k.ID, k.Key.Reveal())
+		if err != nil {
+			return nil, fmt.Errorf("encryption key %q: %w", k.ID, err)
+		}
+		keys = append(keys, key)
+	}
+	return tokens.OpenFile(tokens.FileConfig{Dir: cfg.Store.File, Keys: keys, ReadOnly: readOnly})
+}
+
+// app is the OAuth app of an account.
+func (c Config) app(account string) tokens.App {
+	app := c.Apps[c.Accounts[account].App]
+	return tokens.App{ClientID: app.ClientID, ClientSecret: app.ClientSecret.Reveal()}
+}
+
+func newEndpoint(cfg Config) *tokens.Endpoint {
+	return tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: cfg.Upstream.BaseURL, UserAgent: userAgent(cfg)})
+}
+
+func userAgent(cfg Config) string {
+	if cfg.Upstream.UserAgent != "" {
+		return cfg.Upstream.UserAgent
+	}
+	return "freeagent-proxy/" + version
+}
+
+// handover is how long a command looks for whoever holds the store: a proxy that starts has its
+// lock a moment before its control socket.
+const handover = 5 * time.Second
+
+// openGrants finds out who may write the store: we, or the running proxy. release ends our part.
+func openGrants(ctx context.Context, cfg Config) (g grants, release func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handover)
+	defer cancel()
+	for {
+		store, err := openStore(cfg)
+		if err == nil {
+			return ownGrants(cfg, store)
+		}
+		if !errors.Is(err, tokens.ErrLocked) {
+			return nil, nil, err
+		}
+		running, controlErr := newControl(ctx, cfg.Store.File)
+		if controlErr == nil {
+			return running, func() error { return nil }, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("%w, and it does not answer: %w", err, controlErr)
+		}
+	}
+}
+
+// ownGrants writes the store in this process.
+func ownGrants(cfg Config, store *tokens.File) (grants, func() error, error) {
+	manager := tokens.New(tokens.Config{
+		Store:    store,
+		Endpoint: newEndpoint(cfg),
+		App: func(account string) (tokens.App, bool) {
+			_, ok := cfg.Accounts[account]
+			return cfg.app(account), ok
+		},
+	})
+	release := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return errors.Join(manager.Close(ctx), store.Close())
+	}
+	return manager, release, nil
+}
+
+// proveStore makes sure that a grant could be kept, without holding the store.
+func proveStore(ctx context.Context, cfg Config) error {
+	_, release, err := openGrants(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return release()
+}
+
+// putGrant keeps a new authorisation, wherever the store's writer is.
+func putGrant(ctx context.Context, cfg Config, grant tokens.Grant) error {
+	g, release, err := openGrants(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("keep the authorisation: %w; authorise again when this is mended", err)
+	}
+	return errors.Join(g.Put(ctx, grant), release())
+}
