@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // statusClientGone is logged, never sent: the client left before its answer (nginx's 499).
@@ -19,6 +22,8 @@ type exchange struct {
 	http.ResponseWriter
 	began     time.Time
 	requestID string
+	method    string
+	path      string // without the query, which may hold secrets
 	client    string
 	account   string
 	reason    string        // why we refused, or how the transfer ended
@@ -29,7 +34,7 @@ type exchange struct {
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{ResponseWriter: w, began: time.Now(), requestID: requestID(r)}
+	x := &exchange{ResponseWriter: w, began: time.Now(), requestID: requestID(r), method: r.Method, path: r.URL.Path}
 	w.Header()["X-Request-Id"] = []string{x.requestID}
 	return x
 }
@@ -46,30 +51,30 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if fault == http.ErrAbortHandler {
 		x.reason = "transfer aborted"
 	}
-	p.log(x, r)
+	p.config.Log.Info("request", zap.Inline(x))
 	if fault != nil {
 		panic(fault) // the server drops the connection, so that the client sees a truncated answer as one
 	}
 }
 
-func (p *Proxy) log(x *exchange, r *http.Request) {
+// MarshalLogObject is the access log's line.
+func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	answeredBy := "proxy"
 	if x.upstream {
 		answeredBy = "upstream"
 	}
-	p.config.Log.Info("request",
-		zap.String("request_id", x.requestID),
-		zap.String("client", x.client),
-		zap.String("account", x.account),
-		zap.String("method", r.Method),
-		zap.String("path", r.URL.Path),
-		zap.Int("status", x.status),
-		zap.Int64("duration_ms", time.Since(x.began).Milliseconds()),
-		zap.Int64("waited_ms", x.waited.Milliseconds()),
-		zap.Int("attempts", x.attempts),
-		zap.String("answered_by", answeredBy),
-		zap.String("reason", x.reason),
-	)
+	line.AddString("request_id", x.requestID)
+	line.AddString("client", x.client)
+	line.AddString("account", x.account)
+	line.AddString("method", x.method)
+	line.AddString("path", x.path)
+	line.AddInt("status", x.status)
+	line.AddInt64("duration_ms", time.Since(x.began).Milliseconds())
+	line.AddInt64("waited_ms", x.waited.Milliseconds())
+	line.AddInt("attempts", x.attempts)
+	line.AddString("answered_by", answeredBy)
+	line.AddString("reason", x.reason)
+	return nil
 }
 
 // WriteHeader notes the final status; 1xx are on the way to it.
@@ -99,7 +104,10 @@ func requestID(r *http.Request) string {
 	if given := r.Header["X-Request-Id"]; len(given) == 1 && isPlainToken(given[0]) {
 		return given[0]
 	}
-	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+	var id [16]byte
+	binary.BigEndian.PutUint64(id[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	return hex.EncodeToString(id[:])
 }
 
 func isPlainToken(s string) bool {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"freeagent-proxy/limiter"
@@ -20,25 +22,43 @@ var errStalled = errors.New("no progress within the upstream timeout")
 // Its permit counts from the moment the request has been written, and is given back only
 // when no connection was had for it.
 type attempt struct {
+	trace     httptrace.ClientTrace
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	timeout   time.Duration
 	watch     *time.Timer
+	alive     atomic.Int64 // when it last showed life, in nanoseconds since began; or paused
+	began     time.Time
 	connected bool
 }
 
+// paused is an attempt's alive while it is not watched.
+const paused = math.MaxInt64
+
 func begin(parent context.Context, permit *limiter.Permit, timeout time.Duration) *attempt {
-	a := &attempt{timeout: timeout}
-	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(parent, &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { a.connected = true },
-		WroteRequest: func(httptrace.WroteRequestInfo) { permit.Sent() },
-	}))
-	a.watch = time.AfterFunc(timeout, func() { a.cancel(errStalled) })
+	a := &attempt{timeout: timeout, began: time.Now()}
+	a.trace.GotConn = func(httptrace.GotConnInfo) { a.connected = true }
+	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) { permit.Sent() }
+	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(parent, &a.trace))
+	a.watch = time.AfterFunc(timeout, a.look)
 	return a
 }
 
-func (a *attempt) progress() { a.watch.Reset(a.timeout) }
-func (a *attempt) pause()    { a.watch.Stop() }
+// look ends the attempt if it has shown no life for the timeout, else looks again when that may be.
+func (a *attempt) look() {
+	left := a.timeout
+	if alive := a.alive.Load(); alive != paused {
+		left -= time.Since(a.began) - time.Duration(alive)
+	}
+	if left <= 0 {
+		a.cancel(errStalled)
+		return
+	}
+	a.watch.Reset(left)
+}
+
+func (a *attempt) progress() { a.alive.Store(int64(time.Since(a.began))) }
+func (a *attempt) pause()    { a.alive.Store(paused) }
 
 func (a *attempt) end() {
 	a.watch.Stop()

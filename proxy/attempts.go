@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httputil"
 	"time"
 
 	"freeagent-proxy/limiter"
@@ -17,6 +18,7 @@ type sending struct {
 	account *account
 	target  target
 	body    *body
+	reverse httputil.ReverseProxy
 	err     error // why there is no answer
 
 	presence context.Context // ends when the client is known to have left
@@ -107,7 +109,7 @@ func (s *sending) countWait(began time.Time) {
 // send makes one attempt and says how it ended.
 func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Permit) (*http.Response, error) {
 	s.x.attempts++
-	a := begin(req.Context(), permit, s.p.config.Timeout)
+	a := begin(context.WithoutCancel(req.Context()), permit, s.p.config.Timeout)
 	resp, err := s.p.transport.RoundTrip(s.prepare(req, a, token))
 	if err == nil {
 		permit.Sent()

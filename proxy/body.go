@@ -28,6 +28,9 @@ type bodies struct {
 	memory *semaphore.Weighted
 }
 
+// noBody is the body of all requests without one.
+var noBody = &body{}
+
 func newBodies() *bodies { return &bodies{memory: semaphore.NewWeighted(allInMemory)} }
 
 // body is a request body, read once and opened as often as needed. The zero body is empty.
@@ -43,7 +46,7 @@ type body struct {
 // (the client's) and errBodyStorage (ours).
 func (b *bodies) read(r *http.Request) (*body, error) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return &body{}, nil
+		return noBody, nil
 	}
 	if r.ContentLength > maxBody {
 		return nil, errBodyTooLarge
@@ -68,6 +71,8 @@ func (b *body) from(src io.Reader, declared int64) error {
 			return err
 		}
 		if b.size < head || b.size == declared {
+			b.owner.memory.Release(b.acquired - b.size) // chunks of ten bytes must not hold a megabyte
+			b.acquired = b.size
 			return nil
 		}
 	}
@@ -157,8 +162,8 @@ func (b *body) Close() {
 }
 
 func (b *body) release() {
-	b.memory = nil
 	if b.acquired > 0 {
+		b.memory = nil
 		b.owner.memory.Release(b.acquired)
 		b.acquired = 0
 	}

@@ -17,7 +17,7 @@ import (
 // value and cannot be seen by another.
 func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *body) error {
 	s := &sending{p: p, x: x, account: a, target: t, body: b, presence: presence(r), patience: p.wait(r)}
-	reverse := httputil.ReverseProxy{
+	s.reverse = httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
 		Transport:      s,
 		ModifyResponse: s.receive,
@@ -25,10 +25,8 @@ func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *b
 		BufferPool:     p.buffers,
 		ErrorLog:       discard, // what ends a transfer is in the access log
 	}
-	// The body has been read; each attempt opens it anew.
-	inbound := r.WithContext(context.WithoutCancel(r.Context()))
-	inbound.Body, inbound.ContentLength, inbound.TransferEncoding, inbound.Trailer = http.NoBody, 0, nil, nil
-	reverse.ServeHTTP(x, inbound)
+	delete(r.Header, "Upgrade") // ReverseProxy would pass it on, or fail at one that it cannot print
+	s.reverse.ServeHTTP(x, r)
 	return s.err
 }
 
@@ -56,6 +54,8 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 		ForceQuery: s.target.hasQuery,
 	}
 	pr.Out.Host = upstream.Host
+	// The body has been read; each attempt opens it anew.
+	pr.Out.Body, pr.Out.ContentLength, pr.Out.TransferEncoding, pr.Out.Trailer = nil, 0, nil, nil
 	s.p.cleanRequest(pr.Out.Header, s.account.RateLimitTest)
 }
 
@@ -68,11 +68,11 @@ func (s *sending) receive(resp *http.Response) error {
 
 // newTransport is the one way out. HTTP/1.1 only: a connection then carries one request at a
 // time, and what became of it is known; at 120 requests a minute nothing is lost by that.
-func newTransport() *http.Transport {
+func newTransport(upstream *url.URL) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment, // CONNECT only, since the upstream is https or on loopback
+		Proxy:                  environmentProxy(upstream),
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		Protocols:              protocols,
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -81,6 +81,17 @@ func newTransport() *http.Transport {
 		DisableCompression:     true,             // the client's Accept-Encoding and FreeAgent's answer to it pass as they are
 		MaxResponseHeaderBytes: 256 << 10,        // FreeAgent's are about 5 KB
 	}
+}
+
+// environmentProxy is the HTTPS_PROXY of the environment, if the upstream is to be reached by one. It sees
+// a CONNECT alone: the upstream is https, or on loopback, which is never proxied. It is looked up once,
+// since the upstream is always the same.
+func environmentProxy(upstream *url.URL) func(*http.Request) (*url.URL, error) {
+	found, err := http.ProxyFromEnvironment(&http.Request{URL: upstream})
+	if found == nil && err == nil {
+		return nil
+	}
+	return func(*http.Request) (*url.URL, error) { return found, err }
 }
 
 // bufferPool lends copy buffers to ReverseProxy, which would else make 32 KB of garbage a request.

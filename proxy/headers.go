@@ -10,18 +10,18 @@ import (
 
 // notForUpstream are request headers that stop here: credentials and cookies of clients,
 // what they say to us, and what would tell FreeAgent about the network behind us, or ask it to
-// read one method as another. Hop-by-hop headers are ReverseProxy's business.
-var notForUpstream = []string{
-	"Authorization", "Cookie", "Cookie2", "X-Api-Key",
-	"X-Freeagent-Account", "Prefer", "X-Request-Id",
+// read one method as another; X-Forwarded-… and Sec-… (a browser's) are not listed one by one.
+// Hop-by-hop headers are ReverseProxy's business, but for those that it puts back.
+var notForUpstream = map[string]bool{
+	"Authorization": true, "Cookie": true, "Cookie2": true, "X-Api-Key": true,
+	"X-Freeagent-Account": true, "Prefer": true, "X-Request-Id": true,
 	// Go's transport takes an idempotency key as leave to send a POST again by itself.
-	"Idempotency-Key", "X-Idempotency-Key",
-	"Expect", "Upgrade", "Http2-Settings",
-	"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
-	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
-	"Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User",
-	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
-	"X-Original-Url", "X-Rewrite-Url",
+	"Idempotency-Key": true, "X-Idempotency-Key": true,
+	"Expect": true, "Te": true, "Http2-Settings": true,
+	"Forwarded": true, "Via": true, "X-Real-Ip": true, "True-Client-Ip": true, "X-Client-Ip": true, "X-Cluster-Client-Ip": true,
+	"Origin": true, "Referer": true,
+	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true,
+	"X-Original-Url": true, "X-Rewrite-Url": true,
 }
 
 // notForClients are response headers that stop here: HSTS would lock clients out of a
@@ -30,18 +30,22 @@ var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc
 
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
 func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
-	for _, name := range notForUpstream {
-		delete(h, name)
+	for name := range h {
+		if notForUpstream[name] || strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Sec-") {
+			delete(h, name)
+		}
 	}
 	if !rateLimitTest {
 		delete(h, "X-Ratelimit-Test")
 	}
-	h["User-Agent"] = []string{p.userAgent(h)}
+	if theirs := h.Get("User-Agent"); theirs == "" || p.config.UserAgent != "" {
+		h["User-Agent"] = []string{p.userAgent(theirs)}
+	}
 }
 
 // userAgent is never empty: FreeAgent requires one, and several clients send none.
-func (p *Proxy) userAgent(h http.Header) string {
-	theirs, ours := h.Get("User-Agent"), p.config.UserAgent
+func (p *Proxy) userAgent(theirs string) string {
+	ours := p.config.UserAgent
 	switch {
 	case theirs == "" && ours == "":
 		return "freeagent-proxy/" + p.config.Version

@@ -29,12 +29,19 @@ func (s *sending) judge(req *http.Request, resp *http.Response, token tokens.Tok
 	case http.StatusTooManyRequests:
 		again = s.overLimit(resp)
 	default:
-		s.p.config.Tokens.Accepted(s.account.Name, s.resource(req), token)
+		s.accepted(req, token)
 	}
 	if again || err != nil {
 		discardBody(resp)
 	}
 	return again, err
+}
+
+// accepted notes that the token is healthy, if it was in doubt.
+func (s *sending) accepted(req *http.Request, token tokens.Token) {
+	if s.p.config.Tokens.Suspicious() {
+		s.p.config.Tokens.Accepted(s.account.Name, s.resource(req), token)
+	}
 }
 
 // rejected renews the token that a 401 refused, once. If it is not the token's fault (a

@@ -6,7 +6,7 @@
 // replay a later one. We forward what goes upstream and refuse what we answer ourselves.
 //
 // Three decisions a reader would question:
-//   - The request context is not the client's. A half-closing client (netcat, some
+//   - An attempt's context is not the client's. A half-closing client (netcat, some
 //     HTTP/1.0 programs) looks like one that left, and a write that was passed on must be finished, so
 //     only waiting ends when a client goes away; see attempts.
 //   - The upstream is fixed when the Proxy is made. Nothing a client sends can name another host,
@@ -60,7 +60,7 @@ func New(c Config) *Proxy {
 		accounts:  make(map[string]*account),
 		hosts:     make(map[string]bool),
 		bodies:    newBodies(),
-		transport: newTransport(),
+		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
 	}
 	for _, host := range c.Hosts {

@@ -65,11 +65,7 @@ func serveBare(ctx context.Context, base string) error {
 	if err != nil {
 		return fmt.Errorf("parse the upstream: %w", err)
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, 512
-	transport.DisableCompression = true
-	transport.ForceAttemptHTTP2 = false
-	transport.Protocols = new(http.Protocols)
+	transport := &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true, Protocols: new(http.Protocols)}
 	transport.Protocols.SetHTTP1(true)
 	return serve(ctx, &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

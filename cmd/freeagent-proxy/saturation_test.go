@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/simulator"
+)
+
+// What FreeAgent allows here, and what a guard of 100ms leaves of it: 60 requests in each cycle of 10.1s.
+const (
+	shortWindow, shortRequests = 2 * time.Second, 20
+	longWindow, longRequests   = 10 * time.Second, 60
+	cycle                      = longWindow + 100*time.Millisecond
+	cycles                     = 3
+	leastUtilisation           = 0.97
+)
+
+const tightLimits = `limits:
+  api: [{requests: 20, per: 2s}, {requests: 60, per: 10s}]
+  guard: 100ms
+  max_wait: 1m
+`
+
+// saturation is many clients that always want more than FreeAgent allows.
+type saturation struct {
+	*world
+	client *http.Client
+	proxy  *process
+	mu     sync.Mutex
+	failed map[string]int // answers other than 200, by status and sentence
+}
+
+func TestSaturation(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		enforcement string
+		interrupt   func(*saturation) // in the middle; nil: nothing
+		check       func(*saturation)
+	}{
+		"sliding":                          {simulator.EnforceSliding, nil, (*saturation).checkAll},
+		"aligned":                          {simulator.EnforceAligned, nil, (*saturation).checkAll},
+		"graceful restart":                 {simulator.EnforceSliding, (*saturation).restart, (*saturation).checkAll},
+		"SIGKILL a second after a request": {simulator.EnforceSliding, (*saturation).killIdle, (*saturation).checkAll},
+		"SIGKILL amid requests":            {simulator.EnforceOff, (*saturation).killBusy, (*saturation).checkLost},
+	}
+	var running sync.WaitGroup // not t.Parallel, which runs only as many at a time as there are processors
+	for name, test := range tests {
+		running.Go(func() {
+			t.Run(name, func(t *testing.T) {
+				s := newSaturation(t, test.enforcement)
+				stop := s.load()
+				if test.interrupt != nil {
+					s.awaitArrivals(longRequests + 1) // the second cycle has begun
+					test.interrupt(s)
+				}
+				s.awaitArrivals(cycles*longRequests + 1)
+				stop()
+				test.check(s)
+			})
+		})
+	}
+	running.Wait()
+}
+
+func newSaturation(t *testing.T, enforcement string) *saturation {
+	w := newSimulated(t, simulator.Config{
+		Enforcement: enforcement,
+		UserLimits: []simulator.Window{
+			{Requests: shortRequests, Per: simulator.Duration(shortWindow)},
+			{Requests: longRequests, Per: simulator.Duration(longWindow)},
+		},
+	}, tightLimits)
+	w.authorise(w.sim.Authorize("owner"))
+	s := &saturation{world: w, client: w.client(true), failed: map[string]int{}}
+	s.proxy, _ = s.serve()
+	return s
+}
+
+// load lets clients ask until stop is called.
+func (s *saturation) load() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var asking sync.WaitGroup
+	for range 50 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				if !s.ask(ctx) {
+					time.Sleep(10 * time.Millisecond) // nobody may be there
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		asking.Wait()
+	}
+}
+
+func (s *saturation) ask(ctx context.Context) (answered bool) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/v2/company", nil)
+	if err != nil {
+		s.t.Error(err)
+		return false
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.failed[fmt.Sprintf("%d %s", resp.StatusCode, body)]++
+		return false
+	}
+	return err == nil
+}
+
+func (s *saturation) awaitArrivals(n int) {
+	s.t.Helper()
+	for deadline := time.Now().Add(cycles*cycle + patience); len(s.arrivals()) < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%d requests reached FreeAgent, want %d", len(s.arrivals()), n)
+		}
+	}
+}
+
+// restart gives the store to another process, while requests wait. They are told so, and when to come back.
+func (s *saturation) restart() {
+	if code, err := s.proxy.stop(syscall.SIGTERM); err != nil || code != exitOK {
+		s.t.Errorf("SIGTERM: exit code %d, %v", code, err)
+	}
+	s.mu.Lock()
+	for answer, n := range s.failed {
+		if answer[:3] != "503" {
+			s.t.Errorf("while it shut down, %d clients got %s", n, answer)
+		}
+	}
+	clear(s.failed)
+	s.mu.Unlock()
+	s.proxy, _ = s.serve()
+}
+
+// killIdle kills the proxy when its last request was sent more than a second ago.
+func (s *saturation) killIdle() {
+	s.awaitArrivals(2 * longRequests)
+	time.Sleep(1500 * time.Millisecond)
+	s.proxy.kill()
+	s.proxy, _ = s.serve()
+}
+
+// killBusy kills the proxy while it sends.
+func (s *saturation) killBusy() {
+	s.proxy.kill()
+	s.proxy, _ = s.serve()
+}
+
+// checkAll expects that no limit was broken, that nobody was refused, and that next to nothing was wasted.
+func (s *saturation) checkAll() {
+	s.checkLimits(0)
+	if len(s.failed) > 0 {
+		s.t.Errorf("clients got %v; want 200 for all", s.failed)
+	}
+	if n := s.sim.Stats().RateLimited; n != 0 {
+		s.t.Errorf("FreeAgent answered 429 %d times", n)
+	}
+	arrivals := s.arrivals()
+	took := arrivals[cycles*longRequests].Time.Sub(arrivals[0].Time)
+	utilisation := float64(cycles*cycle) / float64(took)
+	s.t.Logf("%d requests took %s, the least possible is %s: utilisation %.4f", cycles*longRequests, took, cycles*cycle, utilisation)
+	if utilisation < leastUtilisation {
+		s.t.Errorf("utilisation %.4f, want at least %.2f", utilisation, leastUtilisation)
+	}
+}
+
+// checkLimits compares the most that any window has held with its limit and what it may be over.
+func (s *saturation) checkLimits(over int) {
+	for _, w := range s.sim.Stats().Users[0].Windows {
+		if w.MaxSliding > w.Requests+over || w.MaxAligned > w.Requests+over {
+			s.t.Errorf("up to %d requests in %s, %d on the clock; want at most %d", w.MaxSliding, time.Duration(w.Per), w.MaxAligned, w.Requests+over)
+		}
+	}
+}
+
+// checkLost expects that the killed process's last second was forgotten at most.
+func (s *saturation) checkLost() {
+	// At most one window's requests fit into the second before.
+	s.checkLimits(shortRequests)
+}

@@ -1,0 +1,193 @@
+package tokens
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// account is all that is known of one account. An idle one has neither goroutine nor timer.
+type account struct {
+	name    string
+	current atomic.Pointer[access] // what is handed out; written under mu
+	suspect atomic.Bool            // it has useless renewals or stubborn resources
+	writing chan struct{}          // full while the grant is being written or removed; taken before mu
+
+	mu      sync.Mutex    // never held over network or disk
+	changed chan struct{} // closed, and made anew, when those who wait should look again
+	flight  *flight       // the one in progress
+	timer   *time.Timer   // for what is due
+
+	grant    Grant     // the newest, stored or not; Version 0: none
+	epoch    int       // changes of grant: what was begun in an older epoch is void
+	last     int64     // the highest version seen
+	known    bool      // the store has said whether there is a grant
+	lookedAt time.Time // when it was last asked to
+	seed     string    // a refresh token from outside that was not tried yet
+
+	owed         debt  // what the store does not have yet
+	stored       int64 // the version it has
+	saveErr      error
+	saveFailures int
+	saveAt       time.Time
+
+	refused    *RefusedError // FreeAgent refuses the grant
+	refusedApp App           // as which app
+	refusals   int           // in a row
+	fellBack   bool          // PreviousRefresh was refused too
+	failure    error         // why the last try came to nothing
+	failures   int           // in a row
+	notBefore  time.Time     // when the next try may be
+	outcome    LastRefresh   // if not ok
+
+	useless     int // renewals that cured nothing, in a row
+	uselessFor  Token
+	stubborn    map[string]time.Time // resources that reject fresh tokens → when they last did
+	interrupted bool                 // Close cut a refresh off whose answer nobody saw
+}
+
+// debt is what the store does not have yet, by the right with which it is written.
+type debt int
+
+const (
+	nothing   debt = iota
+	refreshed      // the outcome of a refresh: gives way to whatever was written meanwhile
+	consented      // an operator's grant: replaces whatever was written meanwhile
+)
+
+func newAccount(name string) *account {
+	return &account{name: name, writing: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// at reports whether the grant is still the one of that epoch.
+func (a *account) at(epoch int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.epoch == epoch
+}
+
+// set makes g the account's grant; the zero Grant means none. What was held against
+// the last one is forgotten. a.mu is held, as in all that follow.
+func (a *account) set(g Grant) {
+	if g.AccessToken != a.grant.AccessToken || !g.ObtainedAt.Equal(a.grant.ObtainedAt) {
+		a.current.Store(newAccess(g))
+	}
+	a.grant, a.known = g, true
+	a.epoch++
+	a.last = max(a.last, g.Version)
+	a.refused, a.refusals, a.fellBack = nil, 0, false
+	a.failure, a.failures, a.notBefore = nil, 0, time.Time{}
+	a.broadcast()
+}
+
+// settled notes that the store has what we have, at that version.
+func (a *account) settled(version int64) {
+	a.owed, a.stored = nothing, version
+	a.saveErr, a.saveFailures = nil, 0
+}
+
+// nextVersion is higher than any version seen.
+func (a *account) nextVersion() int64 {
+	return max(a.last+1, time.Now().UnixMilli())
+}
+
+// broadcast makes all who wait look again.
+func (a *account) broadcast() {
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// due is when something must be done though nobody asks; zero: never.
+func (a *account) due(now time.Time) time.Time {
+	if a.flight != nil {
+		return time.Time{} // when it ends we look again
+	}
+	var due time.Time
+	earliest := func(at time.Time) {
+		if due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	if a.owed != nothing {
+		earliest(a.saveAt)
+	}
+	if a.refused != nil || a.seed != "" {
+		earliest(later(a.notBefore, now))
+	}
+	if cur := a.current.Load(); cur.good(now) && cur.used.Load() {
+		earliest(later(a.notBefore, cur.ahead))
+	}
+	return due
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// schedule sets the timer for what is due. a.mu is held.
+func (m *Manager) schedule(a *account) {
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+	now := time.Now()
+	if due := a.due(now); !due.IsZero() && m.open.Err() == nil {
+		a.timer = time.AfterFunc(due.Sub(now), func() { m.wake(a) })
+	}
+}
+
+// wake does what is due.
+func (m *Manager) wake(a *account) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	cur := a.current.Load()
+	ready := !now.Before(a.notBefore)
+	switch {
+	case ready && a.refused != nil:
+		m.start(a, errand{refresh: true, replace: served(cur)})
+	case ready && cur.good(now) && cur.used.Load() && !now.Before(cur.ahead):
+		m.start(a, errand{refresh: true, replace: cur.token})
+	case ready && a.seed != "":
+		m.start(a, errand{refresh: true})
+	case a.owed != nothing && !now.Before(a.saveAt):
+		m.start(a, errand{})
+	default:
+		m.schedule(a)
+	}
+}
+
+// served is the token that is handed out, or the zero Token.
+func served(cur *access) Token {
+	if cur == nil {
+		return Token{}
+	}
+	return cur.token
+}
+
+const (
+	// minBackoff and maxBackoff bound the pause between tries while clients wait for a token.
+	minBackoff = time.Second
+	maxBackoff = 10 * time.Second
+	// maxRetryAfter is the longest pause that a 429 can ask for: FreeAgent's limits on refreshes
+	// are per minute, and a longer wish is more likely a mistake than a rule.
+	maxRetryAfter = time.Minute
+	// minProbe and maxProbe bound the pause between tries of a refused grant: 1, 2, 4 … 60 minutes.
+	minProbe = time.Minute
+	maxProbe = time.Hour
+)
+
+// backoff doubles from minBackoff to maxBackoff; a quarter of it is jitter.
+func backoff(failures int) time.Duration {
+	d := min(minBackoff<<min(failures-1, 10), maxBackoff)
+	return d - rand.N(d/4)
+}
+
+// probe is the pause before a refused grant is tried again.
+func probe(refusals int) time.Duration {
+	return min(minProbe<<min(refusals-1, 10), maxProbe)
+}

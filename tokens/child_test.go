@@ -1,0 +1,3 @@
+package tokens_test
+
+func child(string) int { return 0 }

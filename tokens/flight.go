@@ -1,0 +1,287 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errand is what a flight is for.
+type errand struct {
+	refresh  bool  // get a good token; else only look into the store, and pay what is owed to it
+	replace  Token // a token that does not count as good
+	rejected bool  // FreeAgent rejected it
+}
+
+// flight runs one errand, detached from all who wait for it. Each of its steps has a
+// deadline, so it cannot run for ever.
+type flight struct {
+	errand
+	m         *Manager
+	a         *account
+	epoch     int // in which it last chose what to do
+	refusedIn int // the epoch whose refresh token it saw refused; 0: none
+	app       App // as which app it spent a token
+}
+
+const (
+	// lockTimeout bounds the wait for another process's refresh: its permit, its call, its save.
+	lockTimeout = 2 * time.Minute
+	// permitTimeout is longer than FreeAgent's minute with any guard, so that a permit comes.
+	permitTimeout = 75 * time.Second
+	// storeTimeout bounds one read or write of the store.
+	storeTimeout = 10 * time.Second
+	// maxSpends bounds the tokens that one flight tries: a seed, the newest, one that another
+	// process wrote meanwhile, and the one before.
+	maxSpends = 4
+)
+
+// errAgain says that the grant is another one now: choose anew.
+var errAgain = errors.New("choose again")
+
+// start begins a flight, unless one is in progress. a.mu is held.
+func (m *Manager) start(a *account, e errand) {
+	if a.flight != nil {
+		return
+	}
+	f := &flight{errand: e, m: m, a: a, epoch: a.epoch}
+	if m.spawn(f.fly) {
+		a.flight = f
+	}
+}
+
+func (f *flight) fly() {
+	err := f.run()
+	f.a.mu.Lock()
+	f.a.flight = nil
+	event, ok := f.land(err)
+	f.m.schedule(f.a)
+	f.a.broadcast()
+	f.a.mu.Unlock()
+	if ok {
+		f.m.cfg.Observe(event)
+	}
+}
+
+// run does the errand. An error means that there is no new token: a *RefusedError, or trouble.
+func (f *flight) run() error {
+	if !f.refresh {
+		return f.m.look(f.a)
+	}
+	unlock, err := f.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := f.m.look(f.a); err != nil {
+		return err
+	}
+	for range maxSpends {
+		c := f.choose()
+		if c.refreshToken == "" {
+			return nil
+		}
+		f.epoch = c.epoch
+		err := f.spend(c)
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+	return fmt.Errorf("refresh account %q: %w", f.a.name, ErrConflict)
+}
+
+func (f *flight) lock() (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(f.m.open, lockTimeout)
+	defer cancel()
+	return f.m.cfg.Store.Lock(ctx, f.a.name)
+}
+
+// choice is a refresh token to spend, in the epoch in which it was chosen.
+type choice struct {
+	refreshToken string // "": nothing needs to be spent
+	epoch        int
+	seed         bool
+	previous     bool
+}
+
+// choose picks what to spend, now that the store was read under its lock.
+func (f *flight) choose() choice {
+	a := f.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cur := a.current.Load()
+	switch {
+	case a.seed != "":
+		return choice{refreshToken: a.seed, epoch: a.epoch, seed: true}
+	case cur.good(time.Now()) && cur.token != f.replace:
+		return choice{}
+	case f.refusedIn == a.epoch:
+		return choice{refreshToken: a.grant.PreviousRefresh, epoch: a.epoch, previous: true}
+	default:
+		return choice{refreshToken: a.grant.RefreshToken, epoch: a.epoch}
+	}
+}
+
+// spend spends the chosen token and keeps what it brings.
+func (f *flight) spend(c choice) error {
+	ctx, cancel := context.WithTimeout(f.m.open, permitTimeout)
+	defer cancel()
+	app, err := f.m.app(f.a.name)
+	if err != nil {
+		return err
+	}
+	f.app = app
+	got, err := f.m.refresh(ctx, app, f.a.name, c.refreshToken, func() bool { return f.a.at(c.epoch) })
+	refusal := new(RefusedError)
+	switch {
+	case err == nil:
+		return f.keep(c, got)
+	case errors.As(err, &refusal):
+		return f.refused(c, refusal)
+	default:
+		return err
+	}
+}
+
+// refresh takes a permit and spends a token, if that is still wanted when the permit comes.
+// ctx bounds the wait for the permit alone: what was sent is waited for, whoever has left.
+func (m *Manager) refresh(ctx context.Context, app App, account, refreshToken string, wanted func() bool) (Grant, error) {
+	sent, release, err := m.cfg.Permit(ctx, account)
+	if err != nil {
+		return Grant{}, fmt.Errorf("wait for leave to refresh account %q: %w", account, err)
+	}
+	defer release()
+	if !wanted() {
+		return Grant{}, errAgain
+	}
+	got, err := m.cfg.Endpoint.Refresh(m.life, app, refreshToken)
+	if trouble := new(TroubleError); !errors.As(err, &trouble) || trouble.Status != 0 || trouble.Uncertain {
+		sent()
+	}
+	return got, err
+}
+
+// keep puts a new pair into service at once, then into the store. That the store fails is not
+// the flight's failure: the pair is owed to it, and serves.
+func (f *flight) keep(c choice, got Grant) error {
+	a := f.a
+	a.mu.Lock()
+	if a.epoch != c.epoch {
+		a.mu.Unlock()
+		f.m.cfg.Observe(Event{Account: a.name, Kind: EventSuperseded})
+		return errAgain
+	}
+	next := a.grant.refreshed(got, c.refreshToken)
+	next.Account, next.Version = a.name, a.nextVersion()
+	if c.seed {
+		next.Seeds, a.seed = withSeeds(next.Seeds, digest(c.refreshToken)), ""
+	}
+	a.set(next)
+	f.epoch = a.epoch
+	a.owed = max(a.owed, refreshed)
+	good := a.current.Load().good(time.Now())
+	a.mu.Unlock()
+	f.m.cfg.Observe(Event{Account: a.name, Kind: EventRefreshed})
+	_ = f.m.save(a) // observed, and tried again
+	if !good {
+		return &TroubleError{Status: 200, Err: errors.New("the access token had expired when it came")}
+	}
+	return nil
+}
+
+// refused looks for another token to try: a newer one in the store, then once the one before.
+func (f *flight) refused(c choice, refusal *RefusedError) error {
+	a := f.a
+	if c.seed {
+		return f.dropSeed(c, refusal)
+	}
+	if !c.previous {
+		if err := f.m.look(a); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.epoch != c.epoch:
+		return errAgain
+	case c.previous:
+		a.fellBack = true
+		return refusal
+	case a.grant.PreviousRefresh == "" || a.fellBack:
+		return refusal
+	default:
+		f.refusedIn = c.epoch
+		return errAgain
+	}
+}
+
+// dropSeed remembers a refused seed, and leaves the stored grant as it is.
+func (f *flight) dropSeed(c choice, refusal *RefusedError) error {
+	a := f.a
+	a.mu.Lock()
+	dropped := a.epoch == c.epoch
+	if dropped {
+		next := a.grant
+		next.Version = a.nextVersion()
+		next.Seeds, a.seed = withSeeds(next.Seeds, digest(c.refreshToken)), ""
+		a.set(next)
+		a.owed = max(a.owed, refreshed)
+	}
+	a.mu.Unlock()
+	if dropped {
+		f.m.cfg.Observe(Event{Account: a.name, Kind: EventSeedRefused, Err: refusal})
+		_ = f.m.save(a) // observed, and tried again
+	}
+	return errAgain
+}
+
+// land notes how the flight ended. a.mu is held. ok: the event is worth telling.
+func (f *flight) land(err error) (event Event, ok bool) {
+	a, now := f.a, time.Now()
+	refusal := new(RefusedError)
+	switch {
+	case err == nil && f.refresh:
+		a.failure, a.failures, a.notBefore = nil, 0, time.Time{}
+		return Event{}, false
+	case f.m.life.Err() != nil && uncertain(err):
+		a.interrupted = true
+		return Event{}, false
+	case err == nil, f.m.open.Err() != nil, a.epoch != f.epoch, !f.refresh && a.known:
+		return Event{}, false // no news of the grant as it is now
+	case errors.As(err, &refusal):
+		if cur := a.current.Load(); f.rejected && served(cur) == f.replace {
+			a.current.Store(nil)
+		}
+		a.refused, a.refusedApp = refusal, f.app
+		a.refusals++
+		a.notBefore = now.Add(probe(a.refusals))
+		a.outcome = LastRefresh{At: now, Outcome: OutcomeRefused}
+		return Event{Account: a.name, Kind: EventRefused, Err: err, Next: a.notBefore}, true
+	default:
+		a.fail(err, now)
+		return Event{Account: a.name, Kind: EventTrouble, Err: err, Next: a.notBefore}, true
+	}
+}
+
+// fail notes trouble, and when to try again. a.mu is held.
+func (a *account) fail(err error, now time.Time) {
+	a.failure = err
+	a.failures++
+	pause := backoff(a.failures)
+	if trouble := new(TroubleError); errors.As(err, &trouble) {
+		a.outcome = LastRefresh{At: now, Outcome: OutcomeTrouble}
+		pause = max(pause, min(trouble.RetryAfter, maxRetryAfter))
+	}
+	if a.refused != nil { // a probe: it need not hurry
+		pause = max(pause, probe(a.refusals))
+	}
+	a.notBefore = now.Add(pause)
+}
+
+// uncertain reports whether a refresh token may have been spent without our seeing the answer.
+func uncertain(err error) bool {
+	trouble := new(TroubleError)
+	return errors.As(err, &trouble) && trouble.Uncertain
+}

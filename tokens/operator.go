@@ -1,0 +1,162 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Put takes a grant that an operator just got by authorising. It always wins over whatever
+// is there, and serves at once. An error that wraps ErrStore says that it serves from memory but
+// is not stored yet, which goes on being tried. ctx bounds the waiting only.
+func (m *Manager) Put(ctx context.Context, g Grant) error {
+	if g.Account == "" || g.RefreshToken == "" {
+		return errors.New("grant has no account or no refresh token")
+	}
+	return m.detached(ctx, func(context.Context) error {
+		return m.consent(m.entry(g.Account), g)
+	})
+}
+
+// Import takes a refresh token that was got elsewhere: it is refreshed once to prove it, then
+// as Put. One that FreeAgent refuses changes nothing. ctx bounds the waiting; once the
+// token was sent, what it brings is kept whatever happens to ctx.
+func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
+	if refreshToken == "" {
+		return errors.New("refresh token is empty")
+	}
+	a, err := m.account(name)
+	if err != nil {
+		return err
+	}
+	return m.detached(ctx, func(ctx context.Context) error {
+		got, err := m.prove(ctx, name, refreshToken)
+		if err != nil {
+			return fmt.Errorf("import into account %q: %w", name, err)
+		}
+		grant := Grant{RefreshToken: refreshToken, RefreshObtained: got.ObtainedAt}.refreshed(got, refreshToken)
+		grant.Seeds = []string{digest(refreshToken)}
+		return m.consent(a, grant)
+	})
+}
+
+// prove refreshes a token under the account's lock: it may be the one that a flight is spending.
+func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, error) {
+	unlock, err := m.cfg.Store.Lock(ctx, name)
+	if err != nil {
+		return Grant{}, err
+	}
+	defer unlock()
+	app, err := m.app(name)
+	if err != nil {
+		return Grant{}, err
+	}
+	got, err := m.refresh(ctx, app, name, refreshToken, func() bool { return ctx.Err() == nil })
+	if errors.Is(err, errAgain) {
+		err = context.Cause(ctx)
+	}
+	return got, err
+}
+
+// consent makes an operator's grant the account's.
+func (m *Manager) consent(a *account, g Grant) error {
+	a.mu.Lock()
+	g.Account, g.Version = a.name, a.nextVersion()
+	g.Seeds = withSeeds(a.grant.Seeds, g.Seeds...)
+	if a.seed != "" {
+		g.Seeds, a.seed = withSeeds(g.Seeds, digest(a.seed)), ""
+	}
+	a.set(g)
+	a.owed = consented
+	m.exonerate(a)
+	a.mu.Unlock()
+	m.cfg.Observe(Event{Account: a.name, Kind: EventAuthorized})
+	if err := m.save(a); err != nil {
+		return fmt.Errorf("account %q is authorised, but that could not be stored yet: %w", a.name, err)
+	}
+	return nil
+}
+
+// Seed offers a refresh token from the configuration. It becomes the grant if there is none.
+// If there is one, a seed that it knows is ignored; another is tried in the background: it wins
+// if FreeAgent takes it, else the grant stays. Seed returns when the store was asked; an error
+// means that it could not be, and that the seed is kept and tried again.
+func (m *Manager) Seed(ctx context.Context, name, refreshToken string) error {
+	if refreshToken == "" {
+		return errors.New("refresh token is empty")
+	}
+	a, err := m.account(name)
+	if err != nil {
+		return err
+	}
+	return m.detached(ctx, func(context.Context) error {
+		a.mu.Lock()
+		a.seed = refreshToken
+		a.mu.Unlock()
+		err := m.look(a)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err != nil {
+			a.fail(err, time.Now())
+		}
+		m.schedule(a)
+		return err
+	})
+}
+
+// Remove deletes the account's grant, from the store and from memory; a refresh that is under way
+// is not kept. It returns ErrNoGrant if there is none.
+func (m *Manager) Remove(ctx context.Context, name string) error {
+	a := m.entry(name)
+	return m.detached(ctx, func(context.Context) error {
+		a.writing <- struct{}{} // nothing is written until we are done
+		defer func() { <-a.writing }()
+		ctx, cancel := context.WithTimeout(m.life, storeTimeout)
+		defer cancel()
+		err := m.cfg.Store.Remove(ctx, name)
+		if err != nil && !errors.Is(err, ErrNoGrant) {
+			return err
+		}
+		a.mu.Lock()
+		if a.grant.Version != 0 {
+			err = nil // it was not stored, but it was there
+		}
+		a.seed = ""
+		a.set(Grant{})
+		a.settled(0)
+		m.exonerate(a)
+		a.mu.Unlock()
+		if err == nil {
+			m.cfg.Observe(Event{Account: name, Kind: EventRemoved})
+		}
+		return err
+	})
+}
+
+// exonerate forgets what was held against the account's tokens. a.mu is held.
+func (m *Manager) exonerate(a *account) {
+	a.useless, a.stubborn = 0, nil
+	m.suspect(a)
+}
+
+// detached runs f to its end, and waits for it until ctx ends. The context that it gives to
+// f also ends when Close begins.
+func (m *Manager) detached(ctx context.Context, f func(context.Context) error) error {
+	result := make(chan error, 1)
+	started := m.spawn(func() {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer context.AfterFunc(m.open, func() { cancel(ErrClosed) })()
+		defer cancel(nil)
+		result <- f(ctx)
+	})
+	if !started {
+		return ErrClosed
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,182 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// maxConflicts bounds how often a consent is written over what others write meanwhile.
+const maxConflicts = 5
+
+// save pays what is owed to the store, once. It always writes the newest grant, so that
+// whoever comes late writes nothing old. If it fails the grant serves from memory and is
+// saved again later.
+func (m *Manager) save(a *account) error {
+	a.writing <- struct{}{} // whoever holds it has a deadline
+	defer func() { <-a.writing }()
+	ctx, cancel := context.WithTimeout(m.life, storeTimeout)
+	defer cancel()
+	for range maxConflicts {
+		ours, stored, owed := a.debt()
+		if owed == nothing {
+			return nil
+		}
+		var err error
+		if owed == consented {
+			ours, stored, err = m.rebase(ctx, a)
+		}
+		if err == nil {
+			err = m.cfg.Store.Save(ctx, ours, stored)
+		}
+		if !errors.Is(err, ErrConflict) {
+			return m.saved(a, ours, err)
+		}
+		if owed == refreshed {
+			return m.yield(ctx, a, ours)
+		}
+	}
+	return m.saved(a, Grant{}, fmt.Errorf("%w: account %q: %w", ErrStore, a.name, ErrConflict))
+}
+
+// debt is what is owed, and the version that it replaces.
+func (a *account) debt() (ours Grant, stored int64, owed debt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.grant, a.stored, a.owed
+}
+
+// rebase puts a consent on top of whatever is stored.
+func (m *Manager) rebase(ctx context.Context, a *account) (ours Grant, stored int64, err error) {
+	old, err := m.cfg.Store.Load(ctx, a.name)
+	if err != nil && !errors.Is(err, ErrNoGrant) {
+		return Grant{}, 0, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = max(a.last, old.Version)
+	if a.grant.Version <= old.Version {
+		a.grant.Version = a.nextVersion()
+		a.last = a.grant.Version
+	}
+	a.grant.Seeds = withSeeds(old.Seeds, a.grant.Seeds...)
+	return a.grant, old.Version, nil
+}
+
+// yield gives a refreshed grant up for what somebody else stored meanwhile: an operator's
+// grant, or none when it was removed.
+func (m *Manager) yield(ctx context.Context, a *account, ours Grant) error {
+	stored, err := m.cfg.Store.Load(ctx, a.name)
+	if err != nil && !errors.Is(err, ErrNoGrant) {
+		return m.saved(a, ours, err)
+	}
+	if stored.same(ours) { // an earlier try had succeeded, though it seemed not to
+		return m.saved(a, ours, nil)
+	}
+	a.mu.Lock()
+	superseded := a.grant.Version == ours.Version // else ours was given up for an operator's already
+	if superseded {
+		a.set(stored)
+		a.settled(stored.Version)
+	}
+	a.mu.Unlock()
+	if superseded {
+		m.cfg.Observe(Event{Account: a.name, Kind: EventSuperseded})
+	}
+	return nil
+}
+
+// saved notes how a save ended.
+func (m *Manager) saved(a *account, ours Grant, err error) error {
+	a.mu.Lock()
+	event := Event{Account: a.name, Kind: EventSaved, Err: err}
+	tell := err == nil && a.saveErr != nil
+	if err == nil {
+		a.stored = ours.Version
+		if a.grant.Version == ours.Version {
+			a.settled(ours.Version)
+		}
+	} else {
+		tell = a.saveErr == nil
+		a.saveErr = err
+		a.saveFailures++
+		a.saveAt = time.Now().Add(backoff(a.saveFailures))
+		event.Kind, event.Next = EventUnsaved, a.saveAt
+	}
+	m.schedule(a)
+	a.mu.Unlock()
+	if tell {
+		m.cfg.Observe(event)
+	}
+	return err
+}
+
+// look asks the store, after paying what is owed to it, and takes over what is newer there.
+func (m *Manager) look(a *account) error {
+	if err := m.save(a); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	epoch := a.epoch
+	a.lookedAt = time.Now()
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(m.open, storeTimeout)
+	defer cancel()
+	stored, err := m.cfg.Store.Load(ctx, a.name)
+	if err != nil && !errors.Is(err, ErrNoGrant) {
+		return err
+	}
+	if event := a.compare(epoch, stored); event.Kind != "" {
+		m.cfg.Observe(event)
+	}
+	return m.save(a)
+}
+
+// compare takes over what was read from the store, unless ours changed meanwhile.
+func (a *account) compare(epoch int, stored Grant) (event Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch != epoch || a.owed != nothing {
+		return Event{}
+	}
+	switch ours := a.grant.Version; {
+	case stored.Version == 0 && ours != 0: // removed by another process
+		a.set(Grant{})
+		a.settled(0)
+		event = Event{Account: a.name, Kind: EventRemoved}
+	case stored.Version > ours:
+		if a.known {
+			event = Event{Account: a.name, Kind: EventAdopted}
+		}
+		a.set(stored)
+		a.settled(stored.Version)
+	case stored.Version < ours: // the store went back in time, as after a failover
+		a.stored, a.owed = stored.Version, refreshed
+	}
+	if !a.known {
+		a.known, a.failure, a.failures, a.notBefore = true, nil, 0, time.Time{}
+	}
+	a.sow()
+	a.broadcast()
+	return event
+}
+
+// sow decides what can be decided without FreeAgent about a refresh token from outside: it
+// is nothing new, or it is all there is. a.mu is held.
+func (a *account) sow() {
+	switch {
+	case a.seed == "":
+	case a.grant.Version == 0:
+		a.set(Grant{
+			Account:         a.name,
+			RefreshToken:    a.seed,
+			RefreshObtained: time.Now(),
+			Version:         a.nextVersion(),
+			Seeds:           []string{digest(a.seed)},
+		})
+		a.owed, a.seed = refreshed, ""
+	case a.grant.seen(a.seed):
+		a.seed = ""
+	}
+}
