@@ -55,7 +55,7 @@ func TestHost(t *testing.T) {
 	foreign := []string{
 		"evil.example", "evil.example:" + port, "localhost.evil.example", "evillocalhost", "127.0.0.1.evil.example", "127.0.0.1.nip.io",
 		"freeagent.internal.evil.example", "xfreeagent.internal", "10.0.0.1", "[fe80::1]", "0.0.0.0:" + port, "[::]:" + port, "169.254.169.254",
-		"api.freeagent.com", strings.TrimPrefix(u.url, "http://") + ".example", "2130706433", "0x7f.1", "127.1", "localhost:80:80", "localhost,evil.example",
+		"api.freeagent.com", "2130706433", "0x7f.1", "127.1", "localhost:80:80", "localhost,evil.example",
 	}
 	for _, host := range ours {
 		if got := r.ask(text("GET /v2/company HTTP/1.1", "Host: "+host)); got.status != 200 {
@@ -94,15 +94,12 @@ func TestNoHost(t *testing.T) {
 
 // The upstream's own name is good only where a program takes us for an HTTP proxy.
 func TestUpstreamsHost(t *testing.T) {
-	u := newUpstream(t, well)
-	r := newRig(t, strings.Replace(u.url, "127.0.0.1", "upstream.localhost", 1))
-	_ = r
-	other := newRig(t, "http://freeagent.test:1")
-	other.ask(text("GET /v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 421, "")
-	other.ask(text("GET http://freeagent.test/v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 503, "never authorised")
-	other.ask(text("GET http://FREEAGENT.test.:9/v2/company HTTP/1.1", "Host: x")).refused(t, 503, "never authorised")
-	other.ask(text("GET http://freeagent.test.evil.example/v2/company HTTP/1.1", "Host: x")).refused(t, 421, "")
-	other.ask(text("GET http://freeagent.test@evil.example/v2/company HTTP/1.1", "Host: x")).refused(t, 421, "")
+	r := newRig(t, "http://freeagent.test:1")
+	r.ask(text("GET /v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 421, "")
+	r.ask(text("GET http://freeagent.test/v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 503, "never authorised")
+	r.ask(text("GET http://FREEAGENT.test.:9/v2/company HTTP/1.1", "Host: x")).refused(t, 503, "never authorised")
+	r.ask(text("GET http://freeagent.test.evil.example/v2/company HTTP/1.1", "Host: x")).refused(t, 421, "")
+	r.ask(text("GET http://freeagent.test@evil.example/v2/company HTTP/1.1", "Host: x")).refused(t, 421, "")
 }
 
 // No page of another origin may use us from somebody's browser, not even to read.

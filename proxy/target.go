@@ -66,10 +66,11 @@ func hasDotSegment(path string) bool {
 	if !strings.Contains(path, ".") && !strings.Contains(path, "%") {
 		return false
 	}
-	if decoded, err := url.PathUnescape(path); err == nil {
-		path = decoded
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return true // who knows what the next one makes of it
 	}
-	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
+	for segment := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '/' || r == '\\' }) {
 		if segment == "." || segment == ".." {
 			return true
 		}

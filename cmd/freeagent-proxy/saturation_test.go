@@ -123,11 +123,18 @@ func (s *saturation) ask(ctx context.Context) (answered bool) {
 	return err == nil
 }
 
-func (s *saturation) awaitArrivals(n int) {
+func (s *saturation) awaitArrivals(n int64) {
 	s.t.Helper()
-	for deadline := time.Now().Add(cycles*cycle + patience); len(s.arrivals()) < n; time.Sleep(time.Millisecond) {
+	arrived := func() int64 {
+		users := s.sim.Stats().Users
+		if len(users) == 0 {
+			return 0
+		}
+		return users[0].Requests
+	}
+	for deadline := time.Now().Add(cycles*cycle + patience); arrived() < n; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%d requests reached FreeAgent, want %d", len(s.arrivals()), n)
+			s.t.Fatalf("%d requests reached FreeAgent, want %d", arrived(), n)
 		}
 	}
 }
@@ -172,6 +179,9 @@ func (s *saturation) checkAll() {
 		s.t.Errorf("FreeAgent answered 429 %d times", n)
 	}
 	arrivals := s.arrivals()
+	for i := 0; i+19 < len(arrivals); i += 20 {
+		s.t.Logf("wave at %s spread %s", arrivals[i].Time.Sub(arrivals[0].Time), arrivals[i+19].Time.Sub(arrivals[i].Time))
+	}
 	took := arrivals[cycles*longRequests].Time.Sub(arrivals[0].Time)
 	utilisation := float64(cycles*cycle) / float64(took)
 	s.t.Logf("%d requests took %s, the least possible is %s: utilisation %.4f", cycles*longRequests, took, cycles*cycle, utilisation)

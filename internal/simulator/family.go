@@ -22,7 +22,7 @@ type family struct {
 
 func number(n int) json.Number { return json.Number(strconv.Itoa(n)) }
 
-// families lists those with peculiarities (design: freeagent-api.md, section 6).
+// families lists those with peculiarities.
 func families() map[string]family {
 	readOnly := func(name string) family {
 		return family{name: name, noCreate: true, noUpdate: true, noDelete: true}

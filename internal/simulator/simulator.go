@@ -6,7 +6,9 @@
 //
 // Nobody has FreeAgent's source. What is documented or was recorded is built in;
 // what is unknown, or told in two ways, is a switch in Config whose zero value
-// is the likelier reading. docs/simulator.md lists them.
+// is the likelier reading. docs/simulator.md lists them. Sources in comments: "docs"
+// is dev.freeagent.com/docs, "thread" a thread of api-discuss.freeagent.com, "recorded"
+// what sandbox cassettes of the freeagentrb library hold.
 //
 // A request below /v2 goes through the steps of serve: counted and limited when
 // its headers have arrived (a limit protects the application from requests, not

@@ -1,0 +1,175 @@
+package proxy_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"freeagent-proxy/limiter"
+)
+
+// busy is a budget that the next request finds used up for a while.
+var busy = []limiter.Window{{Requests: 1, Per: time.Second}}
+
+// fill uses up a budget of busy.
+func (r *rig) fill() {
+	r.t.Helper()
+	equal(r.t, "first request", r.get("/v2/company").status, 200)
+}
+
+// halfClosers are requests of programs that close their half of the connection at once and
+// will send nothing more: they wait for the answer.
+var halfClosers = map[string]string{
+	"HTTP/1.0":                      text("GET /v2/company HTTP/1.0"),
+	"HTTP/1.0 with Host":            text("GET /v2/company HTTP/1.0", "Host: localhost"),
+	"HTTP/1.0 keep-alive":           text("GET /v2/company HTTP/1.0", "Connection: keep-alive"),
+	"HTTP/1.1 close":                text("GET /v2/company HTTP/1.1", "Host: localhost", "Connection: close"),
+	"HTTP/1.0 POST":                 text("POST /v2/company HTTP/1.0", "Content-Length: 2") + "{}",
+	"HTTP/1.1 close, POST, chunked": text("POST /v2/company HTTP/1.1", "Host: localhost", "Connection: close", "Transfer-Encoding: chunked") + chunked("{}"),
+	"LF only":                       "GET /v2/company HTTP/1.0\n\n",
+	"LF only, HTTP/1.1":             "GET /v2/company HTTP/1.1\nHost: localhost\nConnection: close\n\n",
+}
+
+// A client that half-closes is answered although it must queue for a permit.
+func TestHalfClosedWhileQueueing(t *testing.T) {
+	t.Parallel()
+	for name, request := range halfClosers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, u := withUpstream(t, well, api(busy...))
+			r.fill()
+			c := r.dial().send(request).halfClose()
+			c.answer("GET").passed(t, 200, fine)
+			equal(t, "upstream", len(u.all()), 2)
+			if line := r.logged(2); line["waited_ms"].(float64) < 100 || line["status"] != 200.0 {
+				t.Errorf("logged %v", line)
+			}
+		})
+	}
+}
+
+// And although FreeAgent takes its time. Nothing waits here, so that goes for HTTP/1.1 without
+// Connection: close, too (printf … | nc).
+func TestHalfClosedWhileUpstreamIsSlow(t *testing.T) {
+	t.Parallel()
+	requests := map[string]string{"HTTP/1.1": text("POST /v2/company HTTP/1.1", "Host: localhost", "Content-Length: 2") + "{}"}
+	for name, request := range halfClosers {
+		requests[name] = request
+	}
+	for name, request := range requests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, u := withUpstream(t, func(q *received) bool {
+				q.read()
+				time.Sleep(100 * time.Millisecond) // for the proxy to notice the half-close
+				return q.write(reply(200, fine))
+			})
+			c := r.dial().send(request).halfClose()
+			c.answer("GET").passed(t, 200, fine)
+			u.only()
+		})
+	}
+}
+
+// A half-closed client that does not need to wait is served, whenever the server happens to notice.
+func TestHalfClosedAtOnce(t *testing.T) {
+	t.Parallel()
+	r, u := withUpstream(t, well)
+	for range 100 {
+		c := r.dial().send(text("GET /v2/company HTTP/1.1", "Host: localhost")).halfClose()
+		c.answer("GET").passed(t, 200, fine)
+	}
+	equal(t, "upstream", len(u.all()), 100)
+}
+
+// A client that leaves while it waits takes no permit, and is logged as one that left. One that
+// has only half-closed gets no answer that it could take for FreeAgent's.
+func TestLeavesWhileWaiting(t *testing.T) {
+	t.Parallel()
+	for _, leave := range []func(*client){func(c *client) { _ = c.Close() }, func(c *client) { c.halfClose() }} {
+		windows := []limiter.Window{{Requests: 1, Per: 10 * time.Second}}
+		r, u := withUpstream(t, well, api(windows...))
+		r.fill()
+		c := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
+		soon(t, "it waits", func() bool { return r.limiter.Waiting("api/"+account) == 1 })
+		leave(c)
+		line := r.logged(2)
+		equal(t, "status", line["status"], 499.0)
+		equal(t, "attempts", line["attempts"], 0.0)
+		equal(t, "answered by", line["answered_by"], "proxy")
+		equal(t, "reason", line["reason"], "client left while waiting")
+		equal(t, "waiting", r.limiter.Waiting("api/"+account), 0)
+		equal(t, "permits taken", r.taken(windows), 1)
+		equal(t, "upstream", len(u.all()), 1)
+		c2 := make([]byte, 100)
+		if n, _ := c.Read(c2); n > 0 && strings.HasPrefix(string(c2), "HTTP/1.1 2") {
+			t.Errorf("got %q for a request that was never sent", c2[:n])
+		}
+	}
+}
+
+// A client that leaves after its write was passed on leaves a write that is finished, and one line.
+func TestLeavesAfterSending(t *testing.T) {
+	t.Parallel()
+	arrived, leave := make(chan struct{}), make(chan struct{})
+	r, u := withUpstream(t, func(q *received) bool {
+		q.read()
+		close(arrived)
+		<-leave
+		return q.write(reply(201, fine))
+	})
+	c := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
+	<-arrived
+	_ = c.Close()
+	close(leave)
+	line := r.logged(1)
+	equal(t, "status", line["status"], 201.0)
+	equal(t, "upstream", u.only().body, "{}")
+}
+
+// HTTP/1.0 with keep-alive keeps the connection when the answer's end can be told.
+func TestHTTP10(t *testing.T) {
+	r, _ := withUpstream(t, well)
+	c := r.dial()
+	for range 3 {
+		got := c.send(text("GET /v2/company HTTP/1.0", "Connection: Keep-Alive")).answer("GET")
+		got.passed(t, 200, fine)
+		equal(t, "closes", got.closes, false)
+	}
+	got := c.send(text("GET /v2/company HTTP/1.0")).answer("GET")
+	got.passed(t, 200, fine)
+	equal(t, "closes", got.closes, true)
+	equal(t, "rest", c.rest(), "")
+}
+
+// A chunked answer reaches an HTTP/1.0 client without chunks, ended by the connection.
+func TestHTTP10GetsNoChunks(t *testing.T) {
+	r, _ := withUpstream(t, always(text("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")+chunked(fine, fine)))
+	for _, request := range []string{text("GET /v2/company HTTP/1.0"), text("GET /v2/company HTTP/1.0", "Connection: keep-alive")} {
+		raw := r.dial().send(request).rest()
+		header, body, _ := strings.Cut(raw, "\r\n\r\n")
+		equal(t, "body", body, fine+fine)
+		if strings.Contains(strings.ToLower(header), "transfer-encoding") || !strings.HasPrefix(header, "HTTP/1.0 200 OK\r\n") {
+			t.Errorf("%q", header)
+		}
+	}
+}
+
+// Requests that were sent ahead are answered in order, each with its own.
+func TestPipelining(t *testing.T) {
+	r, _ := withUpstream(t, func(q *received) bool {
+		q.read()
+		return q.write(reply(200, q.target+" "+q.body))
+	})
+	c := r.dial()
+	var all strings.Builder
+	for i := range 10 {
+		all.WriteString(r.request("POST", fmt.Sprintf("/v2/invoices/%d", i), fmt.Sprintf("body %d", i)))
+	}
+	c.send(all.String()).halfClose()
+	for i := range 10 {
+		c.answer("POST").passed(t, 200, fmt.Sprintf("/v2/invoices/%d body %[1]d", i))
+	}
+	equal(t, "rest", c.rest(), "")
+}
