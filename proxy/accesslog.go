@@ -45,11 +45,15 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if fault != nil && fault != http.ErrAbortHandler {
 		p.config.Log.Error("request handler panicked; please report this with the stack",
 			zap.String("request_id", x.requestID), zap.Any("panic", fault), zap.ByteString("stack", debug.Stack()))
+		begun := x.status != 0
 		p.refuse(x, r, fmt.Errorf("%w: %v", errInternal, fault))
 		fault = nil
+		if begun {
+			fault = http.ErrAbortHandler // what has begun must not look whole
+		}
 	}
-	if fault == http.ErrAbortHandler {
-		x.reason = "transfer aborted"
+	if fault == http.ErrAbortHandler && x.reason == "" {
+		x.reason = "client broke off the answer"
 	}
 	p.config.Log.Info("request", zap.Inline(x))
 	if fault != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -72,28 +73,37 @@ func (s *sending) token() (tokens.Token, error) {
 	if token, ok := s.p.config.Tokens.TokenNow(s.account.Name); ok {
 		return token, nil
 	}
-	return s.waitForToken(func(ctx context.Context) (tokens.Token, error) {
+	token, err := s.waitForToken(func(ctx context.Context) (tokens.Token, error) {
 		return s.p.config.Tokens.Token(ctx, s.account.Name)
 	})
-}
-
-func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) (tokens.Token, error) {
-	ctx, cancel := context.WithTimeout(s.presence, s.patience)
-	defer cancel()
-	defer s.countWait(time.Now())
-	token, err := get(ctx)
-	if err != nil && s.presence.Err() != nil {
+	if err == nil && s.presence.Err() != nil {
 		return token, errClientGone
 	}
 	return token, err
 }
 
+// tokenPatience is the least that a request waits for a token, however short it may wait for its turn: a
+// refresh is begun for those who wait alone, and holds back for 5 s if the last one was just now.
+const tokenPatience = 10 * time.Second
+
+func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) (tokens.Token, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.presence), max(s.patience, tokenPatience))
+	defer cancel()
+	defer s.countWait(time.Now())
+	return get(ctx)
+}
+
+// permit takes a permit. It is the wait for one that ends when the client leaves: what need not wait is
+// passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
-	began := time.Now()
-	permit, err := s.p.config.Limiter.Take(s.presence, limiter.Request{
-		Budgets: s.account.budgets, Client: s.x.client, MaxWait: s.patience,
-	})
-	s.countWait(began)
+	request := limiter.Request{Budgets: s.account.budgets, Client: s.x.client}
+	permit, err := s.p.config.Limiter.Take(context.Background(), request)
+	if err == nil || s.patience == 0 || !errors.As(err, new(*limiter.OverBudgetError)) {
+		return permit, err
+	}
+	defer s.countWait(time.Now())
+	request.MaxWait = s.patience
+	permit, err = s.p.config.Limiter.Take(s.presence, request)
 	if err != nil && s.presence.Err() != nil {
 		return nil, errClientGone
 	}
@@ -106,11 +116,20 @@ func (s *sending) countWait(began time.Time) {
 	s.patience = max(0, s.patience-waited)
 }
 
+// errSwitched is an answer 101, which nobody asked for.
+var errSwitched = errors.New("upstream switched protocols")
+
 // send makes one attempt and says how it ended.
 func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Permit) (*http.Response, error) {
 	s.x.attempts++
-	a := begin(context.WithoutCancel(req.Context()), permit, s.p.config.Timeout)
+	// Not the context of ReverseProxy's making, by which it would pass on 1xx answers: HTTP/1.0
+	// clients cannot read them, and their headers are not cleaned.
+	a := begin(context.WithoutCancel(s.presence), permit, s.p.config.Timeout)
 	resp, err := s.p.transport.RoundTrip(s.prepare(req, a, token))
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		_ = resp.Body.Close()
+		err = errSwitched
+	}
 	if err == nil {
 		permit.Sent()
 		resp.Body = &answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
@@ -142,7 +161,9 @@ func (s *sending) prepare(req *http.Request, a *attempt, token tokens.Token) *ht
 		return out
 	}
 	out.ContentLength = s.body.size
-	out.GetBody = func() (io.ReadCloser, error) { return a.watched(s.body), nil }
-	out.Body, _ = out.GetBody()
+	out.Body = a.watched(s.body)
+	if !isRead(out.Method) { // the transport sends a write again if not a byte of it has left, but a read also later
+		out.GetBody = func() (io.ReadCloser, error) { return a.watched(s.body), nil }
+	}
 	return out
 }

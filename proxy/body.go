@@ -16,7 +16,7 @@ const (
 	inMemory = 1 << 20
 	// allInMemory bounds what all bodies together hold in memory. Past it even
 	// small ones go to files, so that a crowd of clients costs disk, not memory.
-	allInMemory = 32 << 20
+	allInMemory = 16 << 20
 	// maxBody is the longest body: FreeAgent takes several 5 MB attachments in one
 	// request, in base64, inside JSON.
 	maxBody = 64 << 20

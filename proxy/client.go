@@ -70,8 +70,10 @@ func connectedTo(r *http.Request) string {
 // zone and the root's trailing dot.
 func canonicalHost(hostport string) string {
 	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
+	if strings.Contains(hostport, ":") {
+		if h, _, err := net.SplitHostPort(hostport); err == nil {
+			host = h
+		}
 	}
 	host, _, _ = strings.Cut(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), "%")
 	return strings.ToLower(strings.TrimSuffix(host, "."))

@@ -62,6 +62,9 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 // receive prepares FreeAgent's answer for the client.
 func (s *sending) receive(resp *http.Response) error {
 	cleanResponse(resp.Header)
+	if _, ok := resp.Header["Content-Type"]; !ok {
+		s.x.Header()["Content-Type"] = nil // else net/http guesses one
+	}
 	s.x.upstream = true
 	return nil
 }

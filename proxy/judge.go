@@ -48,6 +48,9 @@ func (s *sending) accepted(req *http.Request, token tokens.Token) {
 // resource that rejects healthy ones) the 401 is the client's answer.
 func (s *sending) rejected(req *http.Request, token tokens.Token) (again bool, err error) {
 	if s.renewed {
+		if current, ok := s.p.config.Tokens.TokenNow(s.account.Name); !ok || current != token {
+			return true, nil // the new one has been renewed or has expired meanwhile
+		}
 		s.p.config.Tokens.StillRejected(s.account.Name, s.resource(req), token)
 		return false, nil
 	}

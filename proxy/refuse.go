@@ -62,10 +62,6 @@ type refusal struct {
 
 // refuse answers a request that FreeAgent did not. It is the only place where an error becomes a status.
 func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
-	if errors.Is(err, errClientGone) {
-		x.status, x.reason = statusClientGone, errClientGone.Error()
-		return
-	}
 	f := p.explain(x, err)
 	x.reason = f.kind + ": " + err.Error()
 	if x.status != 0 {
@@ -76,6 +72,9 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	}
 	x.upstream = false
 	f.write(x, r)
+	if errors.Is(err, errClientGone) {
+		x.status = statusClientGone
+	}
 }
 
 // explain says what an error means to the client.
@@ -110,17 +109,32 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errBodyStorage):
 		return refusal{status: http.StatusServiceUnavailable, kind: "proxy_internal_error", after: 10 * time.Second, hangUp: true,
 			details: "the proxy could not store the body; its operator should look at the disk with the temporary files"}
+	case errors.Is(err, errClientGone): // it may have closed but its half, and then it reads this
+		return refusal{status: http.StatusServiceUnavailable, kind: "connection_terminated", hangUp: true,
+			details: "the connection was closed from the client's side while the request waited; FreeAgent did not act on it"}
 	case errors.As(err, &over):
-		return p.explainOverBudget(over)
+		return p.explainOverBudget(x, over)
 	case errors.As(err, &upstream):
 		return upstream.explain()
 	}
 	return explainToken(x, err)
 }
 
-func (p *Proxy) explainOverBudget(over *limiter.OverBudgetError) refusal {
-	return refusal{status: http.StatusTooManyRequests, kind: "http_request_denied", after: over.RetryAfter,
-		details: "the budget is used up for longer than this request may wait", text: overLimitWords(over.Window)}
+// explainOverBudget says which window is full. Of a pause that is not known: FreeAgent told of it by a 429, most
+// likely about the first one.
+func (p *Proxy) explainOverBudget(x *exchange, over *limiter.OverBudgetError) refusal {
+	f := refusal{status: http.StatusTooManyRequests, kind: "http_request_denied", after: over.RetryAfter,
+		details: "the budget is used up for longer than this request may wait"}
+	windows := []limiter.Window{over.Window}
+	for _, budget := range p.accounts[x.account].budgets {
+		if over.Window.Requests == 0 && budget.Key == over.Key {
+			windows = budget.Windows
+		}
+	}
+	if len(windows) > 0 {
+		f.text = overLimitWords(windows[0])
+	}
+	return f
 }
 
 // explainToken says why there is no token, or that we are shutting down.
@@ -196,7 +210,7 @@ func (f refusal) write(x *exchange, r *http.Request) {
 // object in JSON or XML (https://dev.freeagent.com/docs/depreciation_profiles).
 func (f refusal) body(r *http.Request) (contentType string, body []byte) {
 	if f.text != "" {
-		return "text/plain; charset=utf-8", []byte(f.text + "\n")
+		return "text/plain; charset=utf-8", []byte(f.text)
 	}
 	if wantsXML(r) {
 		var b strings.Builder

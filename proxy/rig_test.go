@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ type rig struct {
 	limiter *limiter.Local
 	log     *logBuffer
 	secrets *secrets
+	ended   atomic.Int32 // connections whose end, or half-close, the proxy has seen
 }
 
 // newRig starts a proxy in front of an upstream. Its one account has no grant yet.
@@ -114,7 +116,7 @@ func (r *rig) listen(cfg proxy.Config) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(tapListener{listener, r.secrets})
+		_ = server.Serve(tapListener{listener, r.secrets, &r.ended})
 	}()
 	r.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"freeagent-proxy/tokens"
@@ -62,10 +65,11 @@ func (s watchedStore) Save(ctx context.Context, next tokens.Grant, previous int6
 	return s.Store.Save(ctx, next, previous)
 }
 
-// tapListener searches what the proxy sends.
+// tapListener searches what the proxy sends, and counts the connections whose end it has seen.
 type tapListener struct {
 	net.Listener
 	secrets *secrets
+	ended   *atomic.Int32
 }
 
 func (l tapListener) Accept() (net.Conn, error) {
@@ -73,23 +77,31 @@ func (l tapListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tapConn{TCPConn: conn.(*net.TCPConn), secrets: l.secrets}, nil
+	return &tapConn{TCPConn: conn.(*net.TCPConn), tap: l}, nil
 }
 
 // tapConn is a TCP connection to the server in all its methods.
 type tapConn struct {
 	*net.TCPConn
-	secrets *secrets
-	tail    []byte // of what was sent: a token may be cut in two
+	tap  tapListener
+	tail []byte // of what was sent: a token may be cut in two
 }
 
 const longestToken = 256
 
 func (c *tapConn) Write(p []byte) (int, error) {
 	text := append(c.tail, p...)
-	c.secrets.search("answer", text)
+	c.tap.secrets.search("answer", text)
 	c.tail = slices.Clone(text[max(0, len(text)-longestToken):])
 	return c.TCPConn.Write(p)
+}
+
+func (c *tapConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		c.tap.ended.Add(1)
+	}
+	return n, err
 }
 
 func (c *tapConn) ReadFrom(r io.Reader) (int64, error) {

@@ -224,7 +224,6 @@ func TestAdoptsWhatAnotherReplicaRefreshed(t *testing.T) {
 			t.Errorf("b has token %d, want 2", got)
 		}
 		sleep(time.Hour)
-		type got struct{ a, b int }
 		result := make(chan int, 2)
 		go func() { result <- bearer(t, a.token()) }()
 		go func() { result <- bearer(t, b.token()) }()

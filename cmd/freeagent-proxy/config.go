@@ -15,8 +15,8 @@ type Config struct {
 	// Listen is where programs connect: host:port on loopback, or unix:/path. One or a list.
 	// Default 127.0.0.1:8080.
 	Listen []string `yaml:"listen"`
-	// PublicURL is how programs reach us, for the URLs in answers: scheme and host only.
-	// Default nil: taken from each request's Host.
+	// PublicURL is how programs reach us: scheme and host only. Its host is one we answer to.
+	// Default nil.
 	PublicURL *url.URL `yaml:"public_url"`
 	// AllowedHosts are more host names that we answer to, without port. Loopback names, the
 	// address connected to and PublicURL's host are always allowed. Default none.
@@ -41,11 +41,11 @@ type Config struct {
 	Notes []string `yaml:"-"`
 }
 
-// AdminConfig is the listener for status page, health and metrics.
+// AdminConfig is the operator's listener.
 type AdminConfig struct {
 	// Listen is its host:port. Default 127.0.0.1:8081.
 	Listen string `yaml:"listen"`
-	// Password guards it. Default none, which is refused off loopback.
+	// Password must be set off loopback. Default none.
 	Password Secret `yaml:"password" from:"password_env"`
 }
 
@@ -54,7 +54,7 @@ type UpstreamConfig struct {
 	// BaseURL is its scheme and host, without a path: https, or http on loopback.
 	// Default https://api.freeagent.com.
 	BaseURL *url.URL `yaml:"base_url"`
-	// Timeout bounds one attempt, 1s to 10m. Default 75s: FreeAgent's own gateway gives up
+	// Timeout is how long an attempt may make no progress, 1s to 10m. Default 75s: FreeAgent's own gateway gives up
 	// at 60s, and its answer to that should arrive.
 	Timeout time.Duration `yaml:"timeout"`
 	// UserAgent is appended to the client's User-Agent, or stands alone if it sent none.

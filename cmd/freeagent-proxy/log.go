@@ -25,7 +25,8 @@ func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
 	if cfg.Format == "console" {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
-	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: logFlush}
+	unsynced := struct{ io.Writer }{w} // standard error is seldom a file, and a pipe's fsync fails
+	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(unsynced), FlushInterval: logFlush}
 	core := zapcore.RegisterHooks(zapcore.NewCore(encoder, buffered, level), func(e zapcore.Entry) error {
 		if e.Level >= zapcore.WarnLevel {
 			return buffered.Sync()

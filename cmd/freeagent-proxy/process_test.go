@@ -41,7 +41,10 @@ func launch(dir string, env []string, args ...string) (*process, error) {
 	p := &process{ended: make(chan struct{})}
 	p.cmd = exec.Command(exe, args...)
 	p.cmd.Dir = dir
-	p.cmd.Env = append([]string{roleVariable + "=" + roleProgram}, env...)
+	p.cmd.Env = append([]string{
+		roleVariable + "=" + roleProgram,
+		"GORACE=atexit_sleep_ms=0", // or each exit takes a second
+	}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -57,7 +60,7 @@ func launch(dir string, env []string, args ...string) (*process, error) {
 }
 
 // start is launch for as long as the test runs.
-func start(t *testing.T, dir string, env []string, args ...string) *process {
+func start(t testing.TB, dir string, env []string, args ...string) *process {
 	t.Helper()
 	p, err := launch(dir, env, args...)
 	if err != nil {
@@ -119,6 +122,9 @@ func (p *process) await(t *transcript, pattern string) ([]string, error) {
 	}
 }
 
+// printed is await for the standard output.
+func (p *process) printed(pattern string) ([]string, error) { return p.await(&p.stdout, pattern) }
+
 // listening returns the addresses that a serve process has logged: those for programs, then the operator's.
 func (p *process) listening() ([]string, error) {
 	// The operator's line comes after the others.
@@ -145,12 +151,10 @@ func (p *process) complaints() []string {
 			}
 		}
 	}
-	if p.cmd.Args[1] != "serve" {
-		return all
-	}
-	for line := range strings.Lines(p.stderr.String()) {
+	logged, _, _ := strings.Cut("\n"+p.stderr.String(), "\nfreeagent-proxy: ") // from there on it is why the program failed
+	for line := range strings.Lines(logged) {
 		whole := strings.HasSuffix(line, "\n") // it may have been killed while it wrote
-		if whole && !json.Valid([]byte(line)) && !strings.HasPrefix(line, "freeagent-proxy: ") {
+		if whole && line != "\n" && !json.Valid([]byte(line)) {
 			all = append(all, fmt.Sprintf("%s logged what is not JSON: %q", p, line))
 		}
 	}

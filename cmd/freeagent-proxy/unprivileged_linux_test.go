@@ -24,5 +24,8 @@ func execUnprivileged() error {
 		// Who may not drop it does not have it.
 		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, capability, 0)
 	}
-	return syscall.Exec(exe, os.Args, append(os.Environ(), roleVariable+"="+roleProgram))
+	if err := os.Setenv(roleVariable, roleProgram); err != nil {
+		return err
+	}
+	return syscall.Exec(exe, os.Args, os.Environ())
 }

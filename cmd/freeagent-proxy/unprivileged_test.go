@@ -13,5 +13,8 @@ func execUnprivileged() error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(exe, os.Args, append(os.Environ(), roleVariable+"="+roleProgram))
+	if err := os.Setenv(roleVariable, roleProgram); err != nil {
+		return err
+	}
+	return syscall.Exec(exe, os.Args, os.Environ())
 }

@@ -1,0 +1,200 @@
+package proxy_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/simulator"
+	"freeagent-proxy/limiter"
+	"freeagent-proxy/proxy"
+)
+
+const (
+	perUser    = "You must not exceed 120 requests per 60 seconds"
+	perAddress = "You must not exceed 1000 requests per 60 seconds"
+)
+
+// freeAgents are FreeAgent's own limits.
+func freeAgents(c *proxy.Config) {
+	c.Accounts[0].API = []limiter.Window{{Requests: 120, Per: time.Minute}, {Requests: 3600, Per: time.Hour}}
+	c.Egress = []limiter.Window{{Requests: 1000, Per: time.Minute}}
+}
+
+// A 429 that may be waited out is: the request goes again, whole, and others wait with it.
+func TestWaitsOutA429(t *testing.T) {
+	t.Parallel()
+	r, sim := withSimulator(t, simulator.Config{}, freeAgents)
+	if _, err := sim.Fault(simulator.Fault{Kind: simulator.FaultRateLimited, RetryAfter: 1, Match: simulator.Match{Times: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got := r.do("POST", "/v2/contacts", `{"contact":{"organisation_name":"Acme"}}`)
+	equal(t, "status", got.status, 201)
+	equal(t, "Retry-After on a success", got.header.Get("Retry-After"), "")
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("took %v, not the second that it was told to wait", took)
+	}
+	all := sim.Requests(0)
+	if len(all) != 2 || all[0].BodySHA256 != all[1].BodySHA256 {
+		t.Errorf("arrived as %+v", all)
+	}
+	line := r.logged(1)
+	if line["attempts"] != 2.0 || line["waited_ms"].(float64) < 900 {
+		t.Errorf("logged %v", line)
+	}
+}
+
+// One that may not is handed on as it came; and until it is over we say the same, without asking FreeAgent.
+func TestHandsOnA429(t *testing.T) {
+	r, sim := withSimulator(t, simulator.Config{}, freeAgents, maxWait(5*time.Second))
+	if _, err := sim.Fault(simulator.Fault{Kind: simulator.FaultRateLimited, RetryAfter: 60}); err != nil {
+		t.Fatal(err)
+	}
+	got := r.get("/v2/company")
+	got.passed(t, 429, perUser)
+	equal(t, "Retry-After", got.header.Get("Retry-After"), "60")
+	equal(t, "answered by", r.logged(1)["answered_by"], "upstream")
+
+	got = r.get("/v2/company")
+	got.refused(t, 429, perUser)
+	equal(t, "body", got.body, perUser)
+	equal(t, "Content-Type", got.header.Get("Content-Type"), "text/plain; charset=utf-8")
+	equal(t, "Retry-After", got.header.Get("Retry-After"), "60")
+	equal(t, "answered by", r.logged(2)["answered_by"], "proxy")
+	equal(t, "upstream", len(sim.Requests(0)), 1)
+}
+
+// The words tell which limit it was: the address's stops all accounts.
+func TestWhichBudgetA429Pauses(t *testing.T) {
+	for words, key := range map[string]string{
+		perUser: "api/" + account, perAddress: "egress", "You must not exceed 3600 requests per 3600 seconds": "api/" + account,
+		"": "api/" + account, "<html>slow down</html>": "api/" + account,
+	} {
+		r, _ := withUpstream(t, always(reply(429, words, "Retry-After: 30", "Content-Type: text/plain")), freeAgents, maxWait(0))
+		r.get("/v2/company").passed(t, 429, words)
+		for _, k := range []string{"api/" + account, "egress"} {
+			if got := !r.limiter.PausedUntil(k).IsZero(); got != (k == key) {
+				t.Errorf("%q: %s paused: %v", words, k, got)
+			}
+		}
+		if got := r.get("/v2/company"); key == "egress" {
+			equal(t, "then we say", got.body, perAddress)
+		}
+	}
+}
+
+// A long answer is handed on whole, although its beginning was read for its words.
+func TestA429WithALongBody(t *testing.T) {
+	long := fmt.Sprintf("%0200000d", 7)
+	r, _ := withUpstream(t, always(reply(429, long, "Retry-After: 30")), maxWait(0))
+	r.get("/v2/company").passed(t, 429, long)
+}
+
+func TestRetryAfterOfFreeAgent(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"Retry-After: 30":  30 * time.Second,
+		"Retry-After:  7 ": 7 * time.Second,
+		"Retry-After: 0":   time.Second,
+		"Retry-After: " + time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat): 40 * time.Second,
+		"Retry-After: Sun, 06 Nov 1994 08:49:37 GMT":                                   time.Second,
+		"Retry-After: 999999":               time.Hour,
+		"X-Other: 1":                        time.Minute,
+		"Retry-After:":                      time.Minute,
+		"Retry-After: soon":                 time.Minute,
+		"Retry-After: -5":                   time.Minute,
+		"Retry-After: 1.5":                  time.Minute,
+		"Retry-After: 99999999999999999999": time.Minute,
+	} {
+		r, _ := withUpstream(t, always(reply(429, perUser, header)), maxWait(0))
+		r.get("/v2/company").passed(t, 429, perUser)
+		got := time.Until(r.limiter.PausedUntil("api/" + account))
+		if got > want || got < want-5*time.Second {
+			t.Errorf("%s: paused for %v, want %v", header, got, want)
+		}
+	}
+}
+
+// Over our own budget FreeAgent is not asked, and the client hears FreeAgent's words at once.
+func TestOverBudget(t *testing.T) {
+	windows := []limiter.Window{{Requests: 3, Per: time.Minute}, {Requests: 100, Per: time.Hour}}
+	r, u := withUpstream(t, well, api(windows...), maxWait(2*time.Second))
+	for range 3 {
+		r.get("/v2/company").passed(t, 200, fine)
+	}
+	for i, accept := range []string{"application/json", "application/xml", "*/*"} {
+		began := time.Now()
+		got := r.do("POST", "/v2/invoices", "{}", "Accept: "+accept)
+		got.refused(t, 429, "")
+		equal(t, "body", got.body, "You must not exceed 3 requests per 60 seconds")
+		equal(t, "Content-Type", got.header.Get("Content-Type"), "text/plain; charset=utf-8")
+		var seconds int
+		if _, err := fmt.Sscanf(got.header.Get("Retry-After"), "%d", &seconds); err != nil || seconds < 50 || seconds > 61 {
+			t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("told after %v", took)
+		}
+		line := r.logged(4 + i)
+		equal(t, "attempts", line["attempts"], 0.0)
+	}
+	equal(t, "upstream", len(u.all()), 3)
+	equal(t, "permits", r.taken(windows), 3)
+}
+
+// Within max_wait it waits for its turn instead, and says in the log how long.
+func TestWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	windows := []limiter.Window{{Requests: 2, Per: time.Second}}
+	r, u := withUpstream(t, well, api(windows...))
+	began := time.Now()
+	for range 5 {
+		got := r.get("/v2/company")
+		got.passed(t, 200, fine)
+		equal(t, "Retry-After on a success", got.header.Get("Retry-After"), "")
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("5 requests at 2 a second took %v", took)
+	}
+	equal(t, "upstream", len(u.all()), 5)
+}
+
+// Prefer: wait=N makes the wait shorter, never longer.
+func TestPreferWait(t *testing.T) {
+	t.Parallel()
+	windows := []limiter.Window{{Requests: 1, Per: 3 * time.Second}}
+	for _, c := range []struct {
+		prefer string
+		status int
+	}{
+		{"wait=0", 429}, {"WAIT=1", 429}, {"respond-async, wait=1", 429}, {`wait="1"`, 429}, {"wait = 1 ; x=y", 429}, {"return=minimal\r\nPrefer: wait=0", 429},
+		{"wait=10", 200}, {"wait=soon", 200}, {"wait", 200}, {"wait=-1", 200}, {"waiting=0", 200}, {"wait=99999999999999999999", 200},
+	} {
+		t.Run(c.prefer, func(t *testing.T) {
+			t.Parallel()
+			r, _ := withUpstream(t, well, api(windows...))
+			r.fill()
+			equal(t, "status", r.get("/v2/company", "Prefer: "+c.prefer).status, c.status)
+		})
+	}
+	t.Run("not longer", func(t *testing.T) {
+		t.Parallel()
+		r, _ := withUpstream(t, well, api(windows...), maxWait(time.Second))
+		r.fill()
+		equal(t, "status", r.get("/v2/company", "Prefer: wait=60").status, 429)
+	})
+}
+
+// What FreeAgent's per-address budget keeps for refreshes an API request does not get.
+func TestEgressIsShared(t *testing.T) {
+	r, u := withUpstream(t, well, maxWait(0), func(c *proxy.Config) {
+		c.Egress = []limiter.Window{{Requests: 100, Per: time.Minute}}
+	})
+	for range 98 {
+		r.get("/v2/company").passed(t, 200, fine)
+	}
+	got := r.get("/v2/company")
+	got.refused(t, 429, "You must not exceed 100 requests per 60 seconds")
+	equal(t, "upstream", len(u.all()), 98)
+}
