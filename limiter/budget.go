@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// never is the time of what only an event brings about: an open permit that is sent or released.
+// never is the time of what no clock brings about.
 const never time.Duration = math.MaxInt64
 
 // budget is the state of one key. All times are since the limiter was made.
@@ -16,9 +16,9 @@ type budget struct {
 	open   int           // permits taken, and neither sent nor released
 	paused time.Duration // no permit before then
 
-	// keep and span are the most stamps and the longest Per+Guard that any
-	// window of this key ever asked for: what is older is of no interest. They
-	// never shrink, so that requests with old and new windows can mix.
+	// keep is the most Requests and span the longest Per+Guard of any window that
+	// this key was ever asked for: older stamps are of no interest. They never
+	// shrink, so that requests with old and with new windows can mix.
 	keep int
 	span time.Duration
 
@@ -48,8 +48,8 @@ func (b *budget) stamp(now time.Duration) {
 	b.unsaved = min(b.unsaved+1, b.ring.count)
 }
 
-// lose counts permits that are not known to have been sent, but may have been before
-// the limiter was made, as sent when it was.
+// lose counts permits that may have been sent before the limiter was made as
+// sent when it was.
 func (b *budget) lose(permits int) {
 	for range min(permits, b.keep) {
 		b.stamp(0)
@@ -57,15 +57,16 @@ func (b *budget) lose(permits int) {
 }
 
 // next returns when this budget has room for one more permit if nobody else
-// takes any: at or before now for "it has", never for "not before an open permit is sent
-// or released".
+// takes any: a time not after now if it has, never if it will not have before an
+// open permit is sent or released.
 //
 // This is all that exactness needs. Let L be a window's Per+Guard and suppose
 // that N+1 requests were counted by the upstream within [s, s+L), request i at
-// t(i), taken(i) <= t(i) <= sent(i). Let j be the one taken last, at time d. Then
-// d <= t(j) < s+L. Each of the N others was taken before; at d it was open, or
-// stamped sent(i) >= t(i) >= s > d-L. So next saw N open or younger than L at d, and
-// did not admit j: it wants the (N-open)-th latest stamp to be at least L old.
+// t(i), taken(i) <= t(i) <= sent(i). Let j be the one taken last, at time d; so
+// d <= t(j) < s+L. Each of the N others was taken before, and at d it was open, or
+// stamped sent(i) >= t(i) >= s > d-L. So at d there were N open or younger than L, and
+// j was not admitted, since that takes an (N-open)-th latest stamp of age L or
+// none at all. (A stamp that the ring dropped is of age L or has N later ones.)
 func (b *budget) next(want *Budget, guard time.Duration) time.Duration {
 	at := b.paused
 	for _, w := range want.Windows {
@@ -80,20 +81,20 @@ func (b *budget) next(want *Budget, guard time.Duration) time.Duration {
 	return at
 }
 
-// foresee returns the first time, not before from, at which this budget has
-// room for one more permit when also those expected before have theirs and open permits
-// are sent now; and the window that makes it later than from (none: the pause, or nothing).
+// foresee returns a time, from or later, before which this budget has no room
+// for one more permit, if those expected come and what is open is sent now; and the
+// window that makes it later than from (none if that is the pause). If it returns
+// from itself, there is room then.
 func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Duration, Window) {
 	at, tightest := max(from, b.paused), Window{}
-	uses := b.ring.count + b.open
+	ahead := b.expected.until(at) // of those expected
 	for _, w := range want.Windows {
-		limit, ahead := want.limit(w), b.expected.until(at)
-		for i := uses + ahead - limit; i >= 0; i = uses + ahead - limit {
-			room := b.use(i, now) + w.Per + guard
-			if room <= at {
+		for {
+			i := b.ring.count + b.open + ahead - want.limit(w)
+			if i < 0 || b.use(i, now)+w.Per+guard <= at {
 				break
 			}
-			at, tightest = room, w
+			at, tightest = b.use(i, now)+w.Per+guard, w
 			for ahead < len(b.expected) && b.expected[ahead] <= at {
 				ahead++
 			}

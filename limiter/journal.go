@@ -10,10 +10,10 @@ import (
 )
 
 // The journal is a file of records, each the news of one budget: what it is now,
-// and the stamps that it got since its record before. It is appended to a moment
+// and the stamps that it got since its last record. It is appended to a moment
 // after a change. It is written anew, with the whole state, when it has grown,
-// when a write failed, when the wall clock was set, and at Close. Only then is it synced:
-// what was appended survives the end of this process, not a power cut.
+// when a write failed, when the wall clock was set, and at Close. Only then is it
+// synced: what was appended survives the end of this process, not a power cut.
 const (
 	saveAfter  = 100 * time.Millisecond // a change; what a SIGKILL may lose
 	retryAfter = time.Second            // a failed write
@@ -25,13 +25,13 @@ const (
 	clockStep = 100 * time.Millisecond
 )
 
-// journal is the file. It belongs to the goroutine of keepJournal, and to Close after that.
+// journal is the file. It belongs to the goroutine of keepJournal, then to Close.
 type journal struct {
 	path     string
 	file     *os.File // nil: to be written anew
 	size     int
-	capacity int   // the size at which it is to be written anew
-	clock    int64 // the limiter's beginning in Unix nanoseconds, by the clock that the stamps in the file are by
+	capacity int   // the size above which it is to be written anew
+	clock    int64 // Unix nanoseconds of the limiter's base, by the wall clock that the file goes by
 	failing  bool
 
 	changed chan struct{} // holds one if there is something to save
@@ -134,7 +134,7 @@ func (l *Local) news() []byte {
 	return data
 }
 
-// state returns a record for each budget. It keeps nobody waiting for more than one of them.
+// state returns a record for each budget. It holds the mutex for one at a time.
 func (l *Local) state() []byte {
 	l.mu.Lock()
 	l.untouch()
@@ -160,8 +160,8 @@ func (l *Local) untouch() []*budget {
 	return touched
 }
 
-// record returns the budget's news with its latest stamps. They are taken for saved:
-// if they are not, the file will be written anew.
+// record returns the budget's news, with its latest stamps. They are taken for
+// saved: if they cannot be, the file will be written anew.
 func (b *budget) record(stamps int, now time.Duration, clock int64) record {
 	b.unsaved = 0
 	r := record{
@@ -191,8 +191,9 @@ func (j *journal) append(data []byte) error {
 	return err
 }
 
-// replace writes the file anew. A file of one name, which is the journal as soon as it is
-// renamed, leaves nothing behind however often the process is killed.
+// replace writes the file anew: another file of always the same name, so that
+// nothing is left behind however often the process is killed, becomes the journal
+// when it is complete, and is then appended to.
 func (j *journal) replace(data []byte) error {
 	j.close()
 	name := j.path + ".new"
@@ -266,8 +267,8 @@ func (l *Local) load() error {
 	return nil
 }
 
-// restore makes a budget as the record has it. What is later than now, because the wall clock was set
-// back, is taken for now; so are permits that were open.
+// restore makes a budget as the record has it. What is later than now, because
+// the wall clock was set back, is taken for now; so are permits that were open.
 func (l *Local) restore(r *record) {
 	b := &budget{key: r.key, keep: r.keep, span: r.span}
 	wall := l.base.UnixNano()
@@ -281,5 +282,7 @@ func (l *Local) restore(r *record) {
 	if r.paused > wall {
 		b.paused = min(time.Duration(r.paused-max(r.written, wall)), maxPause)
 	}
-	l.add(b)
+	if !b.idle(0) {
+		l.add(b)
+	}
 }

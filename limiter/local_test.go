@@ -18,7 +18,7 @@ import (
 func TestConcurrency(t *testing.T) {
 	const guard = 10 * time.Millisecond
 	l := newLocal(t, limiter.Config{Guard: guard, Journal: filepath.Join(t.TempDir(), "journal")})
-	egress := limiter.Budget{Key: "egress", Windows: []limiter.Window{{Requests: 60, Per: 40 * time.Millisecond}}}
+	egress := budget("egress", 60, 40*time.Millisecond)
 	budgets := []limiter.Budget{egress}
 	for i := range 4 {
 		budgets = append(budgets, limiter.Budget{Key: fmt.Sprint("account", i), Windows: []limiter.Window{
@@ -43,9 +43,7 @@ func TestConcurrency(t *testing.T) {
 					continue
 				}
 				got := &taken{budgets: r.Budgets, at: time.Now()}
-				if random.IntN(2) == 0 {
-					time.Sleep(time.Duration(random.IntN(5)) * time.Millisecond)
-				}
+				time.Sleep(time.Duration(random.IntN(5)) * time.Millisecond)
 				got.done = time.Now() // the true time is somewhere between
 				switch random.IntN(10) {
 				case 0:
@@ -106,6 +104,22 @@ func TestIdleBudgetsAreForgotten(t *testing.T) {
 	})
 }
 
+// Nor is it for what a budget could hold.
+func TestQuietBudgetStaysSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocal(t, limiter.Config{})
+		before := heap()
+		for range 300_000 {
+			send(t, l, request(0, budget("acme", 1<<23, time.Second)))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if growth := heap() - before; growth > 1<<20 {
+			t.Errorf("a budget of which 10 are used at a time takes %d bytes", growth)
+		}
+		l.Usage(budget("acme", 1, time.Second))
+	})
+}
+
 func heap() int {
 	runtime.GC()
 	var m runtime.MemStats
@@ -126,7 +140,7 @@ func twoBudgets() limiter.Request {
 		limiter.Budget{Key: "acme", Windows: []limiter.Window{
 			{Requests: 1 << 23, Per: time.Millisecond}, {Requests: 1 << 23, Per: time.Millisecond},
 		}},
-		limiter.Budget{Key: "egress", Windows: []limiter.Window{{Requests: 1 << 23, Per: time.Millisecond}}, Headroom: 20})
+		budget("egress", 1<<23, time.Millisecond))
 }
 
 func BenchmarkTake(b *testing.B) {

@@ -18,7 +18,7 @@ import (
 	"freeagent-proxy/limiter"
 )
 
-func child(t *testing.T, role, journal string) *exec.Cmd {
+func child(role, journal string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "LIMITER_CHILD="+role, "LIMITER_JOURNAL="+journal)
 	cmd.Stderr = os.Stderr
@@ -52,7 +52,7 @@ func TestSIGKILL(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
 	total := 0
 	for range 2 {
-		cmd := child(t, "killed", journal)
+		cmd := child("killed", journal)
 		out := must(cmd.StdoutPipe())
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestSIGKILL(t *testing.T) {
 }
 
 // takeWhileDiskIsFull takes permits until the journal cannot be written, makes
-// room, and prints how many it took.
+// room, copies what is then written, and prints how many permits there were at each time.
 func takeWhileDiskIsFull(journal string) {
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
@@ -114,7 +114,10 @@ func takeWhileDiskIsFull(journal string) {
 		}
 	}
 	resize(limit.Cur)
-	fmt.Println((<-reported).Kind)
+	fmt.Println((<-reported).Kind, n)
+	if err := os.WriteFile(journal+".copy", must(os.ReadFile(journal)), 0o600); err != nil {
+		panic(err)
+	}
 	must(l.Take(context.Background(), request(0, ample()))).Sent()
 	n++
 	if err := l.Close(); err != nil {
@@ -125,16 +128,17 @@ func takeWhileDiskIsFull(journal string) {
 
 func TestDiskIsFull(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
-	out, err := child(t, "full", journal).Output()
+	out, err := child("full", journal).Output()
 	if err != nil {
 		t.Fatalf("%v, output %s", err, out)
 	}
 	e := &events{}
-	l := open(t, journal, e)
-	want := fmt.Sprintf("limiter journal failed\nlimiter journal recovered\n%d", used(l))
+	recovered, l := open(t, journal+".copy", e), open(t, journal, e)
+	want := fmt.Sprintf("limiter journal failed\nlimiter journal recovered %d\n%d", used(recovered), used(l))
 	if got := strings.TrimSpace(string(out)); got != want {
 		t.Errorf("output %q, want %q", got, want)
 	}
+	closed(t, recovered)
 	closed(t, l)
 	e.expect(t, "after it was full")
 }

@@ -16,8 +16,10 @@ import (
 //
 // Each is told at arrival when it will be served, by playing forward what is
 // known: the stamps, open permits as if sent now, and all who wait, in order of
-// arrival. That plan is made again when much has changed: others left, or
-// passed with a permit of another queue, or what was open was released or sent late.
+// arrival. For one queue that is exact; where queues share a budget, one who comes
+// later to another queue may pass. The plan is made again when much has changed:
+// others left or passed, or what was open was released or sent late. Whoever is
+// not served as expected still leaves when MaxWait is over.
 
 // queues is the part of Local that deals with those who wait.
 type queues struct {
@@ -26,7 +28,7 @@ type queues struct {
 	arrivals uint64
 	changes  int           // since the plan was made
 	alarm    *time.Timer   // calls wake
-	alarmAt  time.Duration // when the first of heads may have room, unless an event comes before
+	alarmAt  time.Duration // when there may next be room, if nothing happens before
 }
 
 // waiter is a request that waits.
@@ -95,7 +97,8 @@ func (l *Local) leave(w *waiter, cause error) {
 	}
 }
 
-// giveUp refuses the waiter, whose expectation proved wrong, unless it is served this moment.
+// giveUp refuses the waiter, whose expectation proved wrong, unless it is served
+// this moment.
 func (l *Local) giveUp(w *waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -166,7 +169,7 @@ func (l *Local) pump(now time.Duration) {
 			i++
 			continue
 		}
-		l.dequeue(w) // the next in its queue came later than it: it stands at i or behind
+		l.dequeue(w) // the next in its queue came later: it stands at i or behind
 		l.charge(w.permit)
 		close(w.out)
 	}
@@ -233,7 +236,8 @@ func (w *waiter) book() {
 }
 
 // review makes the plan again if it is not to be relied on in the budget's
-// queue. That costs a step for each who waits, so it takes a change for every 64 of them.
+// queue. That costs a step for each who waits, so it takes one change for every
+// 64 of them.
 func (l *Local) review(b *budget, now time.Duration) {
 	overdue := b.queue.Len() > 0 && b.first().expected < now
 	if overdue || l.changes > l.waiting.Len()/64 {

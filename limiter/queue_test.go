@@ -1,28 +1,28 @@
 package limiter_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"freeagent-proxy/limiter"
-
-	"pgregory.net/rapid"
 )
 
-// outcome is what became of one request that waited.
+// outcome is what became of one request that waited, like "name after 2s", and its error.
 type outcome struct {
-	name   string
-	err    error
-	waited time.Duration
+	text string
+	at   time.Time
 }
 
-// waiters lets requests wait, inside a synctest bubble, and collects what becomes of them. Permits are sent at once.
+// waiters lets requests wait, inside a synctest bubble, and collects what becomes
+// of them. Permits are sent at once.
 type waiters struct {
 	t  *testing.T
 	l  *limiter.Local
@@ -39,24 +39,32 @@ func (w *waiters) add(ctx context.Context, name string, r limiter.Request) {
 		p, err := w.l.Take(ctx, r)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.outcomes = append(w.outcomes, outcome{name, err, time.Since(start)})
+		text := fmt.Sprintf("%s after %v", name, time.Since(start))
 		if err == nil {
 			p.Sent()
+		} else {
+			text += ": " + err.Error()
 		}
+		w.outcomes = append(w.outcomes, outcome{text, time.Now()})
 	})
 	synctest.Wait()
 }
 
-// expect waits for all, or for what is over by now, and compares.
-func (w *waiters) expect(want ...outcome) {
+// expect compares the outcomes so far, in order of time, and by text at the same time.
+func (w *waiters) expect(want ...string) {
 	w.t.Helper()
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.EqualFunc(w.outcomes, want, func(got, want outcome) bool {
-		return got.name == want.name && got.waited == want.waited && fmt.Sprint(got.err) == fmt.Sprint(want.err)
-	}) {
-		w.t.Errorf("outcomes\n%v, want\n%v", w.outcomes, want)
+	slices.SortFunc(w.outcomes, func(a, b outcome) int {
+		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.text, b.text))
+	})
+	var got []string
+	for _, o := range w.outcomes {
+		got = append(got, o.text)
+	}
+	if !slices.Equal(got, want) {
+		w.t.Errorf("outcomes %q, want %q", got, want)
 	}
 	w.outcomes = nil
 }
@@ -78,118 +86,12 @@ func TestFirstComeFirstServed(t *testing.T) {
 		}
 		w.wg.Wait()
 		w.expect(
-			outcome{"0", nil, 6 * time.Second},
-			outcome{"1", nil, 10 * time.Second},
-			outcome{"2", nil, 16 * time.Second},
-			outcome{"3", nil, 20 * time.Second},
-			outcome{"4", nil, 26 * time.Second},
+			"0 after 6s",
+			"1 after 10s",
+			"2 after 16s",
+			"3 after 20s",
+			"4 after 26s",
 		)
-	})
-}
-
-// The wait that is foretold is the wait there is: whoever comes back after RetryAfter is
-// served, and not a nanosecond earlier, whatever windows, history and queue there are.
-func TestRetryAfterIsHonest(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		guard := drawMillis(rt, 20, "guard")
-		budgets := []limiter.Budget{
-			{Key: "a", Windows: drawWindows(rt, "a")},
-			{Key: "b", Windows: drawWindows(rt, "b"), Headroom: rapid.IntRange(0, 2).Draw(rt, "headroom")},
-		}
-		gaps := rapid.SliceOfN(rapid.IntRange(0, 30), 1, 40).Draw(rt, "gaps")
-		open := rapid.IntRange(0, 3).Draw(rt, "open")
-		leave := rapid.SliceOfN(rapid.Bool(), len(gaps), len(gaps)).Draw(rt, "leave")
-		pause := drawMillis(rt, 300, "pause")
-		var problem error
-		synctest.Test(t, func(t *testing.T) {
-			l := newLocal(t, limiter.Config{Guard: guard})
-			w := waiters{t: t, l: l}
-			r := request(time.Hour, budgets...)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			for i, gap := range gaps {
-				time.Sleep(time.Duration(gap) * time.Millisecond)
-				if leave[i] {
-					w.add(ctx, "leaves", r)
-				} else {
-					w.add(t.Context(), "stays", r)
-				}
-			}
-			l.Pause("b", pause)
-			var permits []*limiter.Permit
-			for range open {
-				if p, err := l.Take(t.Context(), request(0, budgets[1])); err == nil {
-					permits = append(permits, p)
-				}
-			}
-			cancel()
-			synctest.Wait()
-			p, err := l.Take(t.Context(), request(0, budgets...))
-			for _, p := range permits {
-				p.Sent()
-			}
-			if err == nil {
-				p.Release()
-			} else {
-				problem = comeBack(t, l, request(0, budgets...), err)
-			}
-			w.wg.Wait()
-		})
-		if problem != nil {
-			rt.Error(problem)
-		}
-	})
-}
-
-func comeBack(t *testing.T, l *limiter.Local, r limiter.Request, err error) error {
-	var over *limiter.OverBudgetError
-	if !errors.As(err, &over) {
-		return err
-	}
-	time.Sleep(over.RetryAfter - 1)
-	synctest.Wait()
-	if p, err := l.Take(t.Context(), r); err == nil {
-		p.Release()
-		return fmt.Errorf("served before %v, when told to come back", over.RetryAfter)
-	}
-	time.Sleep(1)
-	synctest.Wait()
-	p, err := l.Take(t.Context(), r)
-	if err != nil {
-		return fmt.Errorf("refused after %v, when told to come back: %w", over.RetryAfter, err)
-	}
-	p.Release()
-	return nil
-}
-
-func TestWaitUpToMaxWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLocal(t, limiter.Config{})
-		b := budget("acme", 1, 10*time.Second)
-		send(t, l, request(0, b))
-		refused(t, l, request(10*time.Second-1, b))
-		for range 100 { // the turn comes in the very moment in which patience ends
-			send(t, l, request(10*time.Second, b))
-		}
-	})
-}
-
-// A waiter gives up when MaxWait is over, though it was told better.
-func TestExpectationProvesWrong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLocal(t, limiter.Config{})
-		b := budget("acme", 1, 10*time.Second)
-		slow := take(t, l, request(0, b))
-		w := waiters{t: t, l: l}
-		w.add(t.Context(), "first", request(12*time.Second, b))
-		w.add(t.Context(), "second", request(time.Minute, b))
-		time.Sleep(11 * time.Second)
-		slow.Sent() // not at once, as was assumed
-		time.Sleep(time.Second)
-		// Nine seconds to go, and the second's turn comes before its own if it comes back.
-		w.expect(outcome{"first", &limiter.OverBudgetError{Key: "acme", RetryAfter: 19 * time.Second}, 12 * time.Second})
-		w.wg.Wait()
-		w.expect(outcome{"second", nil, 21 * time.Second})
 	})
 }
 
@@ -208,51 +110,69 @@ func TestLeavingTheQueue(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		leave(left)
-		w.expect(outcome{"leaver", left, time.Second})
+		w.expect("leaver after 1s: client left")
 		w.add(t.Context(), "newcomer", request(20*time.Second, b)) // moves up
 		w.wg.Wait()
-		w.expect(outcome{"stayer", nil, 10 * time.Second}, outcome{"newcomer", nil, 19 * time.Second})
+		w.expect("stayer after 10s", "newcomer after 19s")
 	})
 }
 
-// Who leaves in the very moment in which it is served has a permit or has not, but none is lost.
-func TestLeavingWhenServed(t *testing.T) {
+// In one queue nobody passes, even who would need less.
+func TestBehindAnotherInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocal(t, limiter.Config{})
+		acme, egress := budget("acme", 10, time.Minute), budget("egress", 1, 30*time.Second)
+		send(t, l, request(0, egress))
+		ctx, leave := context.WithCancel(t.Context())
+		w := waiters{t: t, l: l}
+		w.add(ctx, "both", request(time.Minute, acme, egress))
+		w.add(t.Context(), "acme", request(time.Minute, acme))
+		want := limiter.OverBudgetError{Key: "egress", Window: egress.Windows[0], RetryAfter: 30 * time.Second}
+		if got := *refused(t, l, request(0, acme)); got != want {
+			t.Errorf("refusal %+v, want %+v", got, want)
+		}
+		time.Sleep(time.Second)
+		leave()
+		w.wg.Wait()
+		w.expect("acme after 1s", "both after 1s: context canceled")
+	})
+}
+
+// lateContext ends as soon as it is waited for. It calls asked when it is asked why.
+type lateContext struct {
+	context.Context
+	asked func()
+	done  chan struct{}
+}
+
+func (c *lateContext) Done() <-chan struct{} {
+	close(c.done)
+	return c.done
+}
+
+func (c *lateContext) Err() error {
+	select {
+	case <-c.done:
+		c.asked()
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// Who is served in the very moment in which it leaves gives the permit back.
+func TestServedWhenLeaving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLocal(t, limiter.Config{})
 		b := budget("acme", 1, 10*time.Second)
-		for range 200 {
-			send(t, l, request(10*time.Second, b))
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			if p, err := l.Take(ctx, request(time.Minute, b)); err == nil {
-				p.Release()
-			} else if !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
-			}
-			if got := remaining(l, b)[0]; got != 1 {
-				t.Fatalf("%d left, want 1", got)
-			}
-			cancel()
+		p := take(t, l, request(0, b))
+		ctx := &lateContext{context.Background(), p.Release, make(chan struct{})}
+		if p, err := l.Take(ctx, request(time.Minute, b)); err != context.Canceled {
+			t.Errorf("Take = %v, %v, want %v", p, err, context.Canceled)
 		}
-	})
-}
-
-func TestPauseWithWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLocal(t, limiter.Config{})
-		acme, other := budget("acme", 1, 10*time.Second), budget("other", 1, 10*time.Second)
-		send(t, l, request(0, acme))
-		send(t, l, request(0, other))
-		w := waiters{t: t, l: l}
-		w.add(t.Context(), "impatient", request(15*time.Second, acme)) // was to be served after 10 s
-		w.add(t.Context(), "patient", request(30*time.Second, acme))   // after 20 s, and now
-		w.add(t.Context(), "last", request(30*time.Second, acme))      // after 30 s
-		w.add(t.Context(), "other", request(10*time.Second, other))
-
-		l.Pause("acme", 16*time.Second)
-		w.expect(outcome{"impatient", &limiter.OverBudgetError{Key: "acme", RetryAfter: 36 * time.Second}, 0})
-		w.wg.Wait()
-		w.expect(outcome{"other", nil, 10 * time.Second},
-			outcome{"patient", nil, 16 * time.Second}, outcome{"last", nil, 26 * time.Second})
+		if got := remaining(l, b)[0]; got != 1 {
+			t.Errorf("%d left, want 1", got)
+		}
 	})
 }
 
@@ -272,17 +192,15 @@ func TestSharedBudgetStarvesNoQueue(t *testing.T) {
 		for range 50 {
 			w.add(t.Context(), "flood", flood)
 		}
-		time.Sleep(6 * time.Second)
-		// One who would be alone in its queue comes when there is room: that is for those before.
-		refused(t, l, request(0, budget("new", 1, time.Second), egress))
-		served := outcome{"flood", nil, 0}
-		want := make([]outcome, 6)
-		for i := range want {
-			want[i] = served
-			want[i].waited = time.Duration(i+1) * time.Second
+		for i := 1; i <= 6; i++ {
+			time.Sleep(time.Second)
+			// One who would be first in its queue comes when there is room: that is for those before.
+			over := refused(t, l, request(0, budget("new", 1, time.Second), egress))
+			if got, want := over.RetryAfter, time.Duration(57-i)*time.Second; got != want {
+				t.Errorf("retry after %v, want %v", got, want)
+			}
 		}
-		want[5].name = "modest"
-		w.expect(want...)
+		w.expect("flood after 1s", "flood after 2s", "flood after 3s", "flood after 4s", "flood after 5s", "modest after 6s")
 		w.wg.Wait()
 	})
 }
@@ -299,7 +217,7 @@ func TestSharedBudgetIsUsedByWhoCan(t *testing.T) {
 		send(t, l, request(0, budget("quick", 1, time.Second), egress))
 		w.add(t.Context(), "quick", request(time.Second, budget("quick", 1, time.Second), egress))
 		w.wg.Wait()
-		w.expect(outcome{"quick", nil, time.Second}, outcome{"slow", nil, 10 * time.Second})
+		w.expect("quick after 1s", "slow after 10s")
 	})
 }
 

@@ -21,8 +21,9 @@ type record struct {
 }
 
 // A record is recordStart (by which one is found in a damaged file), the length
-// and the checksum of its body, 4 bytes each, and the body: the fields in order, keep, span,
-// open and the lengths of key and stamps as varints, the rest in 8 bytes. All little-endian.
+// and the checksum of its body, 4 bytes each, and the body: the fields in order;
+// keep, span, open and the lengths of key and stamps as varints, times in 8
+// bytes; all little-endian.
 const (
 	recordStart = "\xf7lj\x01"
 	headerSize  = len(recordStart) + 4 + 4
@@ -56,8 +57,8 @@ func (r *record) append(data []byte) []byte {
 	return data
 }
 
-// readRecords returns the records in data and how many bytes belong to none. Zeros at
-// the end do not count: a file system may leave them after a crash.
+// readRecords returns the records in data and how many bytes belong to none.
+// Zeros at the end do not count: a file system may leave them after a crash.
 func readRecords(data []byte) (records []record, skipped int) {
 	for len(data) > 0 {
 		if r, size, ok := readRecord(data); ok {
@@ -82,7 +83,7 @@ func readRecord(data []byte) (r record, size int, ok bool) {
 	}
 	length := int64(binary.LittleEndian.Uint32(data[len(recordStart):]))
 	checksum := binary.LittleEndian.Uint32(data[len(recordStart)+4:])
-	if body := data[headerSize:]; length > int64(len(body)) {
+	if length > int64(len(data)-headerSize) {
 		return r, 0, false
 	}
 	size = headerSize + int(length)
@@ -104,10 +105,10 @@ func readRecord(data []byte) (r record, size int, ok bool) {
 	return r, size, !c.short && len(c.rest) == 0
 }
 
-// cursor reads what record.append wrote. short is set when there was not what was asked for.
+// cursor reads what record.append wrote.
 type cursor struct {
 	rest  []byte
-	short bool
+	short bool // there was not what was asked for
 }
 
 func (c *cursor) uvarint(most uint64) uint64 {
