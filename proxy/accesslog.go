@@ -57,7 +57,10 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	}
 	p.config.Log.Info("request", zap.Inline(x))
 	if fault != nil {
-		panic(fault) // the server drops the connection, so that the client sees a truncated answer as one
+		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
+		// leave first: a client that sees nothing at all may send a write again by itself.
+		_ = http.NewResponseController(x.ResponseWriter).Flush()
+		panic(fault)
 	}
 }
 
@@ -81,9 +84,9 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// WriteHeader notes the final status; 1xx are on the way to it.
+// WriteHeader notes the status.
 func (x *exchange) WriteHeader(status int) {
-	if status >= 200 && x.status == 0 {
+	if x.status == 0 {
 		x.status = status
 	}
 	x.ResponseWriter.WriteHeader(status)

@@ -10,7 +10,6 @@ import (
 
 const mayHaveActed = "it may have acted on this request, so look before sending it again"
 
-
 // A read whose connection breaks goes again, twice at most, and each time that counts: Go's transport must not
 // send it again by itself when the connection was a kept-alive one.
 func TestBrokenReads(t *testing.T) {

@@ -22,6 +22,7 @@ func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *b
 		Transport:      s,
 		ModifyResponse: s.receive,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
+		FlushInterval:  flushInterval,
 		BufferPool:     p.buffers,
 		ErrorLog:       discard, // what ends a transfer is in the access log
 	}
@@ -29,6 +30,9 @@ func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *b
 	s.reverse.ServeHTTP(x, r)
 	return s.err
 }
+
+// flushInterval is how long a slow answer of known length may gather in our buffer; one in chunks never does.
+const flushInterval = 100 * time.Millisecond
 
 var discard = log.New(io.Discard, "", 0)
 

@@ -1,10 +1,16 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"freeagent-proxy/proxy"
 )
 
 // A client that says Content-Length: 0 and sends a body all the same makes its next request begin with it.
@@ -149,4 +155,26 @@ func TestCrossSite(t *testing.T) {
 		}
 	}
 	equal(t, "upstream", len(u.all()), passed)
+}
+
+// The address that a client dialled is ours, whichever it is; another one of the network is not.
+func TestAddressConnectedTo(t *testing.T) {
+	r := newRig(t, "http://127.0.0.1:1")
+	p := proxy.New(r.configured(mustURL("http://127.0.0.1:1"), nil))
+	for _, c := range []struct {
+		local, host string
+		status      int
+	}{
+		{"10.1.2.3", "10.1.2.3:8080", 503}, {"10.1.2.3", "10.1.2.3", 503}, {"10.1.2.3", "10.1.2.3.", 503}, {"10.1.2.3", "10.1.2.4:8080", 421},
+		{"2001:db8::1", "[2001:db8::1]:8080", 503}, {"2001:db8::1", "[2001:DB8::1]", 503}, {"2001:db8::1", "[2001:db8::2]", 421},
+		{"fe80::1%eth0", "[fe80::1]:8080", 503}, {"fe80::1%eth0", "[fe80::1%25eth0]:8080", 503},
+		{"10.1.2.3", "evil.example", 421}, {"10.1.2.3", "localhost", 503}, {"10.1.2.3", "freeagent.internal:80", 503},
+	} {
+		request := httptest.NewRequest("GET", "/v2/company", nil)
+		request.Host = c.host
+		addr := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.local), 8080))
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, request.WithContext(context.WithValue(request.Context(), http.LocalAddrContextKey, net.Addr(addr))))
+		equal(t, fmt.Sprintf("%s at %s", c.host, c.local), w.Code, c.status) // 503: let in, and never authorised
+	}
 }

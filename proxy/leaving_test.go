@@ -20,15 +20,15 @@ func (r *rig) fill() {
 
 // halfClosers are requests of programs that close their half of the connection at once and
 // will send nothing more: they wait for the answer.
-var halfClosers = map[string]string{
-	"HTTP/1.0":                      text("GET /v2/company HTTP/1.0"),
-	"HTTP/1.0 with Host":            text("GET /v2/company HTTP/1.0", "Host: localhost"),
-	"HTTP/1.0 keep-alive":           text("GET /v2/company HTTP/1.0", "Connection: keep-alive"),
-	"HTTP/1.1 close":                text("GET /v2/company HTTP/1.1", "Host: localhost", "Connection: close"),
-	"HTTP/1.0 POST":                 text("POST /v2/company HTTP/1.0", "Content-Length: 2") + "{}",
-	"HTTP/1.1 close, POST, chunked": text("POST /v2/company HTTP/1.1", "Host: localhost", "Connection: close", "Transfer-Encoding: chunked") + chunked("{}"),
-	"LF only":                       "GET /v2/company HTTP/1.0\n\n",
-	"LF only, HTTP/1.1":             "GET /v2/company HTTP/1.1\nHost: localhost\nConnection: close\n\n",
+var halfClosers = []string{
+	text("GET /v2/company HTTP/1.0"),
+	text("GET /v2/company HTTP/1.0", "Host: localhost"),
+	text("GET /v2/company HTTP/1.0", "Connection: keep-alive"),
+	text("GET /v2/company HTTP/1.1", "Host: localhost", "Connection: close"),
+	text("POST /v2/company HTTP/1.0", "Content-Length: 2") + "{}",
+	text("POST /v2/company HTTP/1.1", "Host: localhost", "Connection: close", "Transfer-Encoding: chunked") + chunked("{}"),
+	"GET /v2/company HTTP/1.0\n\n",
+	"GET /v2/company HTTP/1.1\nHost: localhost\nConnection: close\n\n",
 }
 
 // sawEnd waits for the proxy to notice that a client has closed the connection, or its half of it.
@@ -40,45 +40,36 @@ func (r *rig) sawEnd() {
 // A client that half-closes is answered although it must queue for a permit.
 func TestHalfClosedWhileQueueing(t *testing.T) {
 	t.Parallel()
-	for name, request := range halfClosers {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r, u := withUpstream(t, well, api(busy...))
-			r.fill()
-			c := r.dial().send(request).halfClose()
-			c.answer("GET").passed(t, 200, fine)
-			equal(t, "upstream", len(u.all()), 2)
-			if line := r.logged(2); line["waited_ms"].(float64) < 100 || line["status"] != 200.0 {
-				t.Errorf("logged %v", line)
-			}
-		})
-	}
+	together(halfClosers, func(request string) {
+		r, u := withUpstream(t, well, api(busy...))
+		r.fill()
+		c := r.dial().send(request).halfClose()
+		c.answer("GET").passed(t, 200, fine)
+		equal(t, "upstream", len(u.all()), 2)
+		if line := r.logged(2); line["waited_ms"].(float64) < 100 || line["status"] != 200.0 {
+			t.Errorf("%q: logged %v", request, line)
+		}
+	})
 }
 
 // And although FreeAgent takes its time. Nothing waits here, so that goes for HTTP/1.1 without
 // Connection: close, too (printf … | nc).
 func TestHalfClosedWhileUpstreamIsSlow(t *testing.T) {
 	t.Parallel()
-	requests := map[string]string{"HTTP/1.1": text("POST /v2/company HTTP/1.1", "Host: localhost", "Content-Length: 2") + "{}"}
-	for name, request := range halfClosers {
-		requests[name] = request
-	}
-	for name, request := range requests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			leave := make(chan struct{})
-			r, u := withUpstream(t, func(q *received) bool {
-				q.read()
-				<-leave
-				return q.write(reply(200, fine))
-			})
-			c := r.dial().send(request).halfClose()
-			r.sawEnd()
-			close(leave)
-			c.answer("GET").passed(t, 200, fine)
-			u.only()
+	keepAlive := text("POST /v2/company HTTP/1.1", "Host: localhost", "Content-Length: 2") + "{}"
+	together(append(halfClosers, keepAlive), func(request string) {
+		leave := make(chan struct{})
+		r, u := withUpstream(t, func(q *received) bool {
+			q.read()
+			q.wait(leave)
+			return q.write(reply(200, fine))
 		})
-	}
+		c := r.dial().send(request).halfClose()
+		r.sawEnd()
+		close(leave)
+		c.answer("GET").passed(t, 200, fine)
+		u.only()
+	})
 }
 
 // A half-closed client that does not need to wait is served, whenever the server happens to notice.
@@ -90,6 +81,28 @@ func TestHalfClosedAtOnce(t *testing.T) {
 		c.answer("GET").passed(t, 200, fine)
 	}
 	equal(t, "upstream", len(u.all()), 100)
+}
+
+// Nor does a 401 that is cured make it wait for its turn.
+func TestHalfClosedIsCured(t *testing.T) {
+	t.Parallel()
+	half := make(chan struct{})
+	r, u := withUpstream(t, func(q *received) bool {
+		q.read()
+		switch {
+		case q.target == "/v2/token_endpoint":
+			return q.write(renewed)
+		case q.header.Get("Authorization") == "Bearer next":
+			return q.write(reply(200, fine))
+		}
+		q.wait(half)
+		return q.write(reply(401, "no"))
+	})
+	c := r.dial().send(r.request("POST", "/v2/invoices", "{}")).halfClose()
+	r.sawEnd()
+	close(half)
+	c.answer("POST").passed(t, 200, fine)
+	equal(t, "upstream", len(u.all()), 3)
 }
 
 // A client that leaves while it waits takes no permit, and is logged as one that left. If it has only
@@ -128,8 +141,8 @@ func TestLeavesWhileTheTokenIsRefreshed(t *testing.T) {
 			return q.write(reply(200, fine))
 		}
 		close(asked)
-		<-refresh
-		return q.write(reply(200, `{"access_token":"next","token_type":"bearer","expires_in":3600,"refresh_token":"next-refresh"}`, "Content-Type: application/json"))
+		q.wait(refresh)
+		return q.write(renewed)
 	})
 	r.grant(accessToken, refreshToken, -time.Second)
 	c := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
@@ -151,7 +164,7 @@ func TestLeavesAfterSending(t *testing.T) {
 	r, u := withUpstream(t, func(q *received) bool {
 		q.read()
 		close(arrived)
-		<-leave
+		q.wait(leave)
 		return q.write(reply(201, fine))
 	})
 	c := r.dial().send(r.request("POST", "/v2/invoices", "{}"))

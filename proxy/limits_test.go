@@ -164,25 +164,21 @@ func TestWaitsForItsTurn(t *testing.T) {
 func TestPreferWait(t *testing.T) {
 	t.Parallel()
 	windows := []limiter.Window{{Requests: 1, Per: 3 * time.Second}}
-	for _, c := range []struct {
-		prefer string
-		status int
-	}{
-		{"wait=0", 429}, {"WAIT=1", 429}, {"respond-async, wait=1", 429}, {`wait="1"`, 429}, {"wait = 1 ; x=y", 429}, {"return=minimal\r\nPrefer: wait=0", 429},
-		{"wait=10", 200}, {"wait=soon", 200}, {"wait", 200}, {"wait=-1", 200}, {"waiting=0", 200}, {"wait=99999999999999999999", 200},
-	} {
-		t.Run(c.prefer, func(t *testing.T) {
-			t.Parallel()
-			r, _ := withUpstream(t, well, api(windows...))
-			r.fill()
-			equal(t, "status", r.get("/v2/company", "Prefer: "+c.prefer).status, c.status)
-		})
+	type preference struct {
+		prefer  string
+		maxWait time.Duration
+		status  int
 	}
-	t.Run("not longer", func(t *testing.T) {
-		t.Parallel()
-		r, _ := withUpstream(t, well, api(windows...), maxWait(time.Second))
+	together([]preference{
+		{"wait=0", time.Minute, 429}, {"WAIT=1", time.Minute, 429}, {"respond-async, wait=1", time.Minute, 429},
+		{`wait="1"`, time.Minute, 429}, {"wait = 1 ; x=y", time.Minute, 429}, {"return=minimal\r\nPrefer: wait=0", time.Minute, 429},
+		{"wait=60", time.Second, 429},
+		{"wait=10", time.Minute, 200}, {"wait=soon", time.Minute, 200}, {"wait", time.Minute, 200}, {"wait=-1", time.Minute, 200},
+		{"waiting=0", time.Minute, 200}, {"wait=99999999999999999999", time.Minute, 200},
+	}, func(c preference) {
+		r, _ := withUpstream(t, well, api(windows...), maxWait(c.maxWait))
 		r.fill()
-		equal(t, "status", r.get("/v2/company", "Prefer: wait=60").status, 429)
+		equal(t, c.prefer, r.get("/v2/company", "Prefer: "+c.prefer).status, c.status)
 	})
 }
 
@@ -197,4 +193,32 @@ func TestEgressIsShared(t *testing.T) {
 	got := r.get("/v2/company")
 	got.refused(t, 429, "You must not exceed 100 requests per 60 seconds")
 	equal(t, "upstream", len(u.all()), 98)
+}
+
+// Every attempt counts, those after broken connections too: FreeAgent never has to say that it was too many.
+func TestReplaysCount(t *testing.T) {
+	t.Parallel()
+	limit := simulator.Window{Requests: 10, Per: simulator.Duration(time.Second)}
+	r, sim := withSimulator(t, simulator.Config{Enforcement: simulator.EnforceSliding, UserLimits: []simulator.Window{limit}},
+		api(limiter.Window{Requests: 10, Per: 1300 * time.Millisecond})) // 300 ms for this machine's own delays
+	if _, err := sim.Fault(simulator.Fault{Kind: simulator.FaultDrop, Match: simulator.Match{Probability: 0.3}}); err != nil {
+		t.Fatal(err)
+	}
+	const requests = 24
+	together(make([]struct{}, requests), func(struct{}) {
+		if got := r.get("/v2/company"); got.status != 200 && got.status != 502 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	})
+	r.logged(requests)
+	attempts := 0.0
+	for _, line := range r.log.lines("request") {
+		attempts += line["attempts"].(float64)
+	}
+	stats := sim.Stats()
+	equal(t, "refused by FreeAgent", stats.RateLimited, 0)
+	equal(t, "attempts", int64(attempts), stats.Requests)
+	if most := stats.Users[0].Windows[0].MaxSliding; most > limit.Requests {
+		t.Errorf("%d requests in a second, limit %d", most, limit.Requests)
+	}
 }

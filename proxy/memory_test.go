@@ -9,22 +9,22 @@ import (
 	"testing"
 )
 
-// A crowd of clients costs disk, not memory: beyond 32 MiB of bodies that are held at once even
+// A crowd of clients costs disk, not memory: beyond 16 MiB of bodies that are held at once even
 // small ones go to files, which have no name. Bodies that are small in chunks hold what they are.
 func TestBodiesShareTheMemory(t *testing.T) {
-	const crowd = 36
+	const crowd = 20
 	for _, c := range []struct {
 		framing, body string
 		inFiles       int
 	}{
 		{"chunks", `{"small":"body"}`, 0},
-		{"length", strings.Repeat("b", mib), crowd - 32},
+		{"length", strings.Repeat("b", mib), crowd - 16},
 	} {
 		arrived, leave := make(chan struct{}, crowd), make(chan struct{})
 		r, u := withUpstream(t, func(q *received) bool {
 			q.read()
 			arrived <- struct{}{}
-			<-leave
+			q.wait(leave)
 			return q.write(reply(200, fine))
 		})
 		var asking sync.WaitGroup

@@ -7,12 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/limiter"
@@ -45,12 +43,9 @@ type rig struct {
 // newRig starts a proxy in front of an upstream. Its one account has no grant yet.
 func newRig(t *testing.T, upstream string, change ...func(*proxy.Config)) *rig {
 	t.Helper()
-	base, err := url.Parse(upstream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	marks := &secrets{}
+	base, marks := mustURL(upstream), &secrets{}
 	r := &rig{t: t, secrets: marks, log: &logBuffer{}}
+	var err error
 	r.limiter, err = limiter.NewLocal(limiter.Config{Guard: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +74,6 @@ func newRig(t *testing.T, upstream string, change ...func(*proxy.Config)) *rig {
 }
 
 func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.Config {
-	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	cfg := proxy.Config{
 		Upstream: upstream,
 		Timeout:  30 * time.Second,
@@ -90,7 +84,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Egress:   ample,
 		Tokens:   r.tokens,
 		Limiter:  r.limiter,
-		Log:      zap.New(zapcore.NewCore(encoder, r.log, zapcore.DebugLevel)),
+		Log:      r.log.logger(),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -199,6 +193,23 @@ func soon(t *testing.T, what string, so func() bool) {
 			t.Fatalf("not so within 20 s: %s", what)
 		}
 	}
+}
+
+func mustURL(text string) *url.URL {
+	u, err := url.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
+
+// together runs all cases at once: parallel subtests go by the number of cores, and these only wait.
+func together[T any](cases []T, run func(T)) {
+	var running sync.WaitGroup
+	for _, c := range cases {
+		running.Go(func() { run(c) })
+	}
+	running.Wait()
 }
 
 func equal[T comparable](t *testing.T, what string, got, want T) {

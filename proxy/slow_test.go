@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"bufio"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -10,10 +12,8 @@ import (
 func TestUpstreamIsSilent(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"GET", "POST"} {
-		leave := make(chan struct{})
-		r, u := withUpstream(t, func(q *received) bool { q.read(); <-leave; return false }, timeout(300*time.Millisecond))
+		r, u := withUpstream(t, func(q *received) bool { q.read(); q.wait(nil); return false }, timeout(300*time.Millisecond))
 		got := r.do(method, "/v2/invoices", "")
-		close(leave)
 		got.refused(t, 504, "FreeAgent did not answer in time")
 		equal(t, method+": may have acted", strings.Contains(got.body, mayHaveActed), method == "POST")
 		equal(t, "error", strings.Contains(got.header.Get("Proxy-Status"), "error=http_response_timeout"), true)
@@ -29,16 +29,14 @@ func TestUpstreamIsSilent(t *testing.T) {
 func TestAnswerStalls(t *testing.T) {
 	t.Parallel()
 	for _, header := range []string{"Content-Length: 100", "Transfer-Encoding: chunked"} {
-		leave := make(chan struct{})
 		r, _ := withUpstream(t, func(q *received) bool {
 			q.read()
 			q.write(text("HTTP/1.1 200 OK", header), "4\r\nhalf\r\n")
-			<-leave
+			q.wait(nil)
 			return false
 		}, timeout(300*time.Millisecond))
 		c := r.dial().send(r.request("GET", "/v2/company", ""))
 		got := c.answer("GET")
-		close(leave)
 		if got.status != 200 || got.err == nil {
 			t.Errorf("%s: %d %q %v", header, got.status, got.body, got.err)
 		}
@@ -47,53 +45,75 @@ func TestAnswerStalls(t *testing.T) {
 	}
 }
 
-// An answer that moves may take longer than the timeout in all.
+// An answer that moves may take longer than the timeout in all, and comes as it moves.
 func TestSlowAnswerIsNotCut(t *testing.T) {
 	t.Parallel()
-	for _, header := range []string{"Content-Length: 60", "Transfer-Encoding: chunked"} {
+	const piece = "0123456789"
+	type framing struct{ header, piece, end string }
+	together([]framing{
+		{"Content-Length: 60", piece, ""},
+		{"Transfer-Encoding: chunked", "a\r\n" + piece + "\r\n", "0\r\n\r\n"},
+		{"Connection: close", piece, ""},
+	}, func(c framing) {
+		got := make(chan struct{})
 		r, _ := withUpstream(t, func(q *received) bool {
 			q.read()
-			q.write(text("HTTP/1.1 200 OK", header))
-			for range 6 {
+			q.write(text("HTTP/1.1 200 OK", c.header), c.piece)
+			q.wait(got) // the client has the first piece before there is a second one
+			for range 5 {
 				time.Sleep(400 * time.Millisecond)
-				if header == "Content-Length: 60" {
-					q.write("0123456789")
-				} else {
-					q.write("a\r\n0123456789\r\n")
-				}
+				q.write(c.piece)
 			}
-			return q.write(strings.TrimPrefix(header, "Content-Length: 60"), "0\r\n\r\n") && false
-		}, timeout(1200*time.Millisecond))
-		r.get("/v2/company").passed(t, 200, strings.Repeat("0123456789", 6))
+			return q.write(c.end) && c.header != "Connection: close"
+		}, timeout(1500*time.Millisecond))
+		resp := r.dial().send(r.request("GET", "/v2/company", "")).begin("GET")
+		first := make([]byte, len(piece))
+		_, err := io.ReadFull(resp.Body, first)
+		close(got)
+		equal(t, c.header+": first error", err, nil)
+		rest, err := io.ReadAll(resp.Body)
+		equal(t, c.header+": body", string(first)+string(rest), strings.Repeat(piece, 6))
+		equal(t, c.header+": error", err, nil)
+	})
+}
+
+// A body may take longer on its way there, too.
+func TestSlowUploadIsNotCut(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("0123456789abcdef", 24<<16) // 24 MiB
+	r, u := withUpstream(t, func(q *received) bool {
+		_ = q.conn.SetReadBuffer(64 << 10)
+		q.conn.in = bufio.NewReaderSize(&slowReader{io.MultiReader(strings.NewReader(q.buffered()), q.conn), 20 * mib}, 64<<10)
+		q.read()
+		return q.write(reply(201, fine)) && false
+	}, timeout(2*time.Second))
+	r.do("POST", "/v2/attachments", body).passed(t, 201, fine)
+	equal(t, "hash", u.only().sha256, hashOf(body))
+	if took := r.logged(1)["duration_ms"].(float64); took < 3000 {
+		t.Errorf("took %v ms: not long enough to prove anything", took)
 	}
 }
 
-// So may a body on its way there.
-func TestSlowUploadIsNotCut(t *testing.T) {
-	t.Parallel()
-	r, u := withUpstream(t, func(q *received) bool {
-		_ = q.conn.SetReadBuffer(64 << 10)
-		for range 30 { // in the kernel's buffers there is room for the rest
-			_, _ = q.conn.in.Discard(128 << 10)
-			time.Sleep(100 * time.Millisecond)
-		}
-		q.read()
-		return q.write(reply(201, fine)) && false
-	}, timeout(1200*time.Millisecond))
-	body := strings.Repeat("0123456789abcdef", 1<<20)
-	go func() {}()
-	c := r.dial().send(r.request("POST", "/v2/attachments", body))
-	equal(t, "status", c.answer("POST").status, 201)
-	u.only()
+// slowReader reads 5 MiB a second for so many bytes.
+type slowReader struct {
+	io.Reader
+	slow int
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.slow > 0 {
+		time.Sleep(time.Duration(n) * time.Second / (5 * mib))
+	}
+	r.slow -= n
+	return n, err
 }
 
 // An upload that nobody takes has an end, too.
 func TestUploadStalls(t *testing.T) {
 	t.Parallel()
-	leave := make(chan struct{})
-	r, u := withUpstream(t, func(q *received) bool { <-leave; return false }, timeout(500*time.Millisecond))
+	r, u := withUpstream(t, func(q *received) bool { q.wait(nil); return false }, timeout(500*time.Millisecond))
 	got := r.do("POST", "/v2/attachments", strings.Repeat("x", 20*mib))
-	close(leave)
 	got.refused(t, 504, mayHaveActed)
 	u.only()
 }
@@ -106,7 +126,7 @@ func TestSlowRenewalIsNotCut(t *testing.T) {
 		switch {
 		case q.target == "/v2/token_endpoint":
 			time.Sleep(1500 * time.Millisecond)
-			return q.write(reply(200, `{"access_token":"next","expires_in":3600,"refresh_token":"two"}`, "Content-Type: application/json"))
+			return q.write(renewed)
 		case q.header.Get("Authorization") == "Bearer next":
 			return q.write(reply(200, fine))
 		}
@@ -120,14 +140,12 @@ func TestSlowRenewalIsNotCut(t *testing.T) {
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
 	body := strings.Repeat("x", 20*mib)
-	leave := make(chan struct{})
 	r, u := withUpstream(t, func(q *received) bool { // it reads no more
 		q.write(reply(413, fine, "Connection: close"))
-		<-leave
+		q.wait(nil)
 		return false
 	})
 	got := r.do("POST", "/v2/attachments", body)
-	close(leave)
 	got.passed(t, 413, fine)
 	u.only()
 

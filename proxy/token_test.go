@@ -139,29 +139,26 @@ func TestRefusedGrant(t *testing.T) {
 // for an expired one; the authorisation survives.
 func TestTokenEndpointDown(t *testing.T) {
 	t.Parallel()
-	for _, revoked := range []bool{true, false} {
-		t.Run(fmt.Sprint("revoked ", revoked), func(t *testing.T) {
-			t.Parallel()
-			r, sim := withSimulator(t, simulator.Config{}, maxWait(time.Second))
-			if _, err := sim.Fault(simulator.Fault{Kind: simulator.FaultStatus, Match: simulator.Match{PathPrefix: "/v2/token_endpoint"}}); err != nil {
-				t.Fatal(err)
-			}
-			if revoked {
-				sim.RevokeAccess("")
-			} else {
-				r.grant(sim.AccessToken(""), sim.Authorize(""), -time.Second)
-			}
-			got := r.do("POST", "/v2/contacts", `{"contact":{"organisation_name":"Acme"}}`)
-			got.refused(t, 503, "the authorisation is kept")
-			var seconds int
-			if _, err := fmt.Sscanf(got.header.Get("Retry-After"), "%d", &seconds); err != nil || seconds < 1 || seconds > 10 {
-				t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
-			}
-			equal(t, "acted", sim.Stats().Writes.Acted, 0)
-			sim.ClearFaults()
-			equal(t, "once it is back", r.get("/v2/company").status, 200)
-		})
-	}
+	together([]bool{true, false}, func(revoked bool) {
+		r, sim := withSimulator(t, simulator.Config{}, maxWait(time.Second))
+		if _, err := sim.Fault(simulator.Fault{Kind: simulator.FaultStatus, Match: simulator.Match{PathPrefix: "/v2/token_endpoint"}}); err != nil {
+			t.Error(err)
+		}
+		if revoked {
+			sim.RevokeAccess("")
+		} else {
+			r.grant(sim.AccessToken(""), sim.Authorize(""), -time.Second)
+		}
+		got := r.do("POST", "/v2/contacts", `{"contact":{"organisation_name":"Acme"}}`)
+		got.refused(t, 503, "the authorisation is kept")
+		var seconds int
+		if _, err := fmt.Sscanf(got.header.Get("Retry-After"), "%d", &seconds); err != nil || seconds < 1 || seconds > 10 {
+			t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
+		}
+		equal(t, "acted", sim.Stats().Writes.Acted, 0)
+		sim.ClearFaults()
+		equal(t, "once it is back", r.get("/v2/company").status, 200)
+	})
 }
 
 // A request that may not wait for its turn waits for its token all the same: nobody else would get one.

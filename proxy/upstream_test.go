@@ -18,6 +18,7 @@ import (
 type upstream struct {
 	t    *testing.T
 	url  string
+	over chan struct{} // closed when the test is over
 	mu   sync.Mutex
 	seen []*received
 	open map[net.Conn]bool
@@ -26,6 +27,7 @@ type upstream struct {
 // received is a request as it arrived.
 type received struct {
 	conn   *upstreamConn
+	over   <-chan struct{}
 	nth    int    // of all requests, from 1
 	number int    // of its connection, from 1
 	head   string // request line and header lines, byte for byte
@@ -52,7 +54,7 @@ func newUpstream(t *testing.T, answer answerer) *upstream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upstream{t: t, url: "http://" + listener.Addr().String(), open: make(map[net.Conn]bool)}
+	u := &upstream{t: t, url: "http://" + listener.Addr().String(), over: make(chan struct{}), open: make(map[net.Conn]bool)}
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -67,6 +69,7 @@ func newUpstream(t *testing.T, answer answerer) *upstream {
 		}
 	})
 	t.Cleanup(func() {
+		close(u.over)
 		_ = listener.Close()
 		u.mu.Lock()
 		for conn := range u.open {
@@ -92,7 +95,7 @@ func (u *upstream) serve(conn *net.TCPConn, answer answerer) {
 			return
 		}
 		u.mu.Lock()
-		q.number, q.nth = number, len(u.seen)+1
+		q.number, q.nth, q.over = number, len(u.seen)+1, u.over
 		u.seen = append(u.seen, q)
 		u.mu.Unlock()
 		if !answer(q) {
@@ -134,6 +137,20 @@ func (q *received) read() {
 	start, _ := io.Copy(io.MultiWriter(hash, keep), io.LimitReader(body, 1<<20))
 	more, _ := io.Copy(hash, body)
 	q.length, q.sha256, q.body = start+more, hex.EncodeToString(hash.Sum(nil)), keep.String()
+}
+
+// buffered takes what has already been read of the body.
+func (q *received) buffered() string {
+	start, _ := q.conn.in.Peek(q.conn.in.Buffered())
+	return string(start)
+}
+
+// wait returns when the test goes on, or is over.
+func (q *received) wait(on <-chan struct{}) {
+	select {
+	case <-on:
+	case <-q.over:
+	}
 }
 
 // write answers; a proxy that has hung up does not mind.
@@ -192,6 +209,9 @@ func always(text string) answerer {
 
 // well answers every request 200.
 var well = always(reply(200, fine, "Content-Type: application/json; charset=utf-8"))
+
+// renewed is the token endpoint's answer: from then on it is "next" that serves.
+var renewed = reply(200, `{"access_token":"next","token_type":"bearer","expires_in":3600,"refresh_token":"next-refresh"}`, "Content-Type: application/json")
 
 func hashOf(body string) string {
 	sum := sha256.Sum256([]byte(body))

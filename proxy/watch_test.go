@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"freeagent-proxy/tokens"
 )
 
@@ -122,6 +125,11 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 
 func (l *logBuffer) Sync() error { return nil }
 
+func (l *logBuffer) logger() *zap.Logger {
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	return zap.New(zapcore.NewCore(encoder, l, zapcore.DebugLevel))
+}
+
 func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,4 +163,24 @@ func (r *rig) logged(n int) logLine {
 		r.t.Fatalf("%d access log lines, want %d: %v", len(lines), n, lines)
 	}
 	return lines[n-1]
+}
+
+// What all tests rely on: a token that reached a client would be seen, though it came in two pieces.
+func TestTokensWouldBeSeen(t *testing.T) {
+	r, _ := withUpstream(t, func(q *received) bool {
+		q.read()
+		half := len(accessToken) / 2
+		q.write(text("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunked("token: "+accessToken[:half], accessToken[half:]))
+		return true
+	})
+	got := r.get("/v2/company")
+	r.secrets.mu.Lock()
+	defer r.secrets.mu.Unlock()
+	if !strings.Contains(got.body, accessToken) {
+		t.Fatalf("%q", got.body)
+	}
+	if len(r.secrets.found) == 0 {
+		t.Error("not seen")
+	}
+	r.secrets.found = nil
 }

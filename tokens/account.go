@@ -170,9 +170,10 @@ func served(cur *access) Token {
 }
 
 const (
-	// minBackoff and maxBackoff bound the pause between tries while clients wait for a token.
+	// minBackoff and maxBackoff bound the pause between tries while clients wait for a token,
+	// to which up to a quarter is added: 1 s at first, 10 s at most.
 	minBackoff = time.Second
-	maxBackoff = 10 * time.Second
+	maxBackoff = 8 * time.Second
 	// maxRetryAfter is the longest pause that a 429 can ask for: FreeAgent's limits on refreshes
 	// are per minute, and a longer wish is more likely a mistake than a rule.
 	maxRetryAfter = time.Minute
@@ -181,10 +182,10 @@ const (
 	maxProbe = time.Hour
 )
 
-// backoff doubles from minBackoff to maxBackoff; a quarter of it is jitter.
+// backoff is the pause after so many failures in a row.
 func backoff(failures int) time.Duration {
 	d := min(minBackoff<<min(failures-1, 10), maxBackoff)
-	return d - rand.N(d/4)
+	return d + rand.N(d/4)
 }
 
 // probe is the pause before a refused grant is tried again.

@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,6 +180,23 @@ func TestStartWithoutStore(t *testing.T) {
 		r.store.heal("accounts", "load")
 		sleep(10 * time.Second)
 		r.state(tokens.StateOK)
+		r.token()
+	})
+}
+
+// Start keeps to its context; what it did not load is loaded when it is asked for.
+func TestStartIsCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		g := tokens.Grant{Account: account, RefreshToken: r.agent.grant(), Version: 1}
+		if err := r.store.Save(context.Background(), g, 0); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := r.Start(ctx, []string{account}); !errors.Is(err, context.Canceled) {
+			t.Errorf("Start: %v, want Canceled", err)
+		}
 		r.token()
 	})
 }

@@ -79,7 +79,7 @@ func (f *flight) run() error {
 	}
 	for range maxSpends {
 		c := f.choose()
-		if c.refreshToken == "" {
+		if c.nothing {
 			return nil
 		}
 		f.epoch = c.epoch
@@ -99,7 +99,8 @@ func (f *flight) lock() (unlock func(), err error) {
 
 // choice is a refresh token to spend, in the epoch in which it was chosen.
 type choice struct {
-	refreshToken string // "": nothing needs to be spent
+	nothing      bool // needs to be spent
+	refreshToken string
 	epoch        int
 	seed         bool
 	previous     bool
@@ -114,8 +115,8 @@ func (f *flight) choose() choice {
 	switch {
 	case a.seed != "":
 		return choice{refreshToken: a.seed, epoch: a.epoch, seed: true}
-	case cur.good(time.Now()) && cur.token != f.replace:
-		return choice{}
+	case a.grant.Version == 0, cur.good(time.Now()) && cur.token != f.replace:
+		return choice{nothing: true}
 	case f.refusedIn == a.epoch:
 		return choice{refreshToken: a.grant.PreviousRefresh, epoch: a.epoch, previous: true}
 	default:
@@ -182,8 +183,8 @@ func (f *flight) keep(c choice, got Grant) error {
 	a.owed = max(a.owed, refreshed)
 	good := a.current.Load().good(time.Now())
 	a.mu.Unlock()
+	_ = f.m.save(a) // before all else; if it fails it is observed, and tried again
 	f.m.cfg.Observe(Event{Account: a.name, Kind: EventRefreshed})
-	_ = f.m.save(a) // observed, and tried again
 	if !good {
 		return &TroubleError{Status: 200, Err: errors.New("the access token had expired when it came")}
 	}
@@ -240,6 +241,7 @@ func (f *flight) dropSeed(c choice, refusal *RefusedError) error {
 // land notes how the flight ended. a.mu is held. ok: the event is worth telling.
 func (f *flight) land(err error) (event Event, ok bool) {
 	a, now := f.a, time.Now()
+	replaced := a.epoch != f.epoch // the grant; what happened says nothing of the new one
 	refusal := new(RefusedError)
 	switch {
 	case err == nil && f.refresh:
@@ -248,9 +250,9 @@ func (f *flight) land(err error) (event Event, ok bool) {
 	case f.m.life.Err() != nil && uncertain(err):
 		a.interrupted = true
 		return Event{}, false
-	case err == nil, f.m.open.Err() != nil, a.epoch != f.epoch, !f.refresh && a.known:
-		return Event{}, false // no news of the grant as it is now
-	case errors.As(err, &refusal):
+	case err == nil, f.m.open.Err() != nil, !f.refresh && a.known, replaced && a.current.Load().good(now):
+		return Event{}, false
+	case errors.As(err, &refusal) && !replaced:
 		if cur := a.current.Load(); f.rejected && served(cur) == f.replace {
 			a.current.Store(nil)
 		}

@@ -36,6 +36,10 @@ func (m *Manager) load(ctx context.Context, names []string) (listed bool, err er
 	stored, listErr := m.cfg.Store.Accounts(ctx)
 	errs := []error{listErr}
 	for _, name := range names {
+		if ctx.Err() != nil {
+			errs = append(errs, context.Cause(ctx))
+			break
+		}
 		a, err := m.account(name)
 		if err != nil {
 			errs = append(errs, err)

@@ -21,7 +21,7 @@ type Config struct {
 	// release always and last: a permit that was not sent is to be given back.
 	Permit func(ctx context.Context, account string) (sent, release func(), err error)
 	// Observe is told what happens; nil: nobody. It must return soon, since the account's
-	// next step waits for it.
+	// next step waits for it, and of the Manager may only use what does not wait.
 	Observe func(Event)
 }
 

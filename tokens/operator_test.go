@@ -80,6 +80,21 @@ func TestPutDuringRefresh(t *testing.T) {
 	})
 }
 
+// A store that says at each try that another was faster: an error in the end, and no endless loop.
+func TestPutConflictsForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.on("save", func() error { return tokens.ErrConflict })
+		err := r.Put(context.Background(), r.consent("50"))
+		if !errors.Is(err, tokens.ErrStore) || !errors.Is(err, tokens.ErrConflict) {
+			t.Errorf("Put: %v, want ErrStore because of ErrConflict", err)
+		}
+		r.store.heal("save")
+		sleep(10 * time.Second)
+		r.stored()
+	})
+}
+
 // A consent that cannot be stored serves, says so, and is stored later, over whatever is there by then.
 func TestPutWhileTheStoreFails(t *testing.T) {
 	for _, steps := range [][]string{{"save"}, {"load"}, {"load", "save", "lock"}} {

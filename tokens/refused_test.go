@@ -48,6 +48,7 @@ func TestRefusedWhateverTheBody(t *testing.T) {
 				for range 100 { // no token call for each client
 					_, _ = r.tokenWithin(time.Minute)
 				}
+				synctest.Wait()
 				r.refreshes(1 + 2) // the newest, and once the one before
 				reason := r.state(tokens.StateReauthorise).Reason
 				if !strings.Contains(reason, "authorise again") || !strings.Contains(reason, "client id and secret") {
@@ -179,8 +180,30 @@ func TestRefusedBecauseAnotherRefreshed(t *testing.T) {
 		if got := bearer(t, r.token()); got != 99 {
 			t.Errorf("token %d, want the other's, 99", got)
 		}
+		synctest.Wait()
 		r.refreshes(2)
 		r.events.expect(t, tokens.EventAdopted)
+	})
+}
+
+// Others write faster than tokens can be tried: trouble, not a dead grant.
+func TestRefusedAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.authorised()
+		sleep(time.Hour)
+		r.agent.ever(func(w http.ResponseWriter, req *http.Request) {
+			old := r.stored()
+			next := tokens.Grant{Account: account, RefreshToken: "x", Version: old.Version + 1}
+			if err := r.store.Store.Save(context.Background(), next, old.Version); err != nil {
+				t.Error(err)
+			}
+			refuse(w, req)
+		})
+		if _, err := r.tokenWithin(500 * time.Millisecond); !errors.Is(err, tokens.ErrUnavailable) {
+			t.Errorf("Token: %v, want ErrUnavailable", err)
+		}
+		r.refreshes(1 + 4)
 	})
 }
 

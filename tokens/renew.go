@@ -90,7 +90,7 @@ func (m *Manager) Suspicious() bool { return m.suspects.Load() > 0 }
 // Accepted says that upstream answered the token with something other than 401. It costs next
 // to nothing while no account is under suspicion.
 func (m *Manager) Accepted(account, resource string, t Token) {
-	if m.suspects.Load() == 0 {
+	if !m.Suspicious() {
 		return
 	}
 	a, err := m.account(account)

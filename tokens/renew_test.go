@@ -194,14 +194,23 @@ func TestStubbornResourceComesRound(t *testing.T) {
 		r := newRig(t)
 		r.inUse()
 		sleep(time.Minute)
+		if r.Suspicious() {
+			t.Error("suspicious of nothing")
+		}
 		_, _ = r.request(invoices, never)
 		r.refreshes(2)
+		if !r.Suspicious() {
+			t.Error("not suspicious")
+		}
 		sleep(10 * time.Second)
 		if rejected, _ := r.request(invoices, never); !rejected {
 			t.Error("not stubborn")
 		}
 		r.refreshes(2)
 		_, _ = r.request(invoices, always)
+		if r.Suspicious() {
+			t.Error("still suspicious")
+		}
 		revoked := r.token()
 		if rejected, err := r.request(invoices, func(t tokens.Token) bool { return t != revoked }); rejected || err != nil {
 			t.Errorf("request: %v, %v; want it cured", rejected, err)

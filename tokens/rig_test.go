@@ -44,7 +44,10 @@ func newRigOn(t *testing.T, agent *freeAgent, store tokens.Store, endpoint *toke
 			defer r.mu.Unlock()
 			return r.app, name != "unknown"
 		},
-		Observe: r.events.add,
+		Observe: func(e tokens.Event) {
+			r.events.add(e)
+			r.Status(e.Account) // which it may
+		},
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -10,10 +10,18 @@ import (
 // maxConflicts bounds how often a consent is written over what others write meanwhile.
 const maxConflicts = 5
 
-// save pays what is owed to the store, once. It always writes the newest grant, so that
-// whoever comes late writes nothing old. If it fails the grant serves from memory and is
+// save pays what is owed to the store, once. If it fails the grant serves from memory and is
 // saved again later.
 func (m *Manager) save(a *account) error {
+	event, err := m.pay(a)
+	if event.Kind != "" {
+		m.cfg.Observe(event)
+	}
+	return err
+}
+
+// pay always writes the newest grant, so that whoever comes late writes nothing old.
+func (m *Manager) pay(a *account) (Event, error) {
 	a.writing <- struct{}{} // whoever holds it has a deadline
 	defer func() { <-a.writing }()
 	ctx, cancel := context.WithTimeout(m.life, storeTimeout)
@@ -21,7 +29,7 @@ func (m *Manager) save(a *account) error {
 	for range maxConflicts {
 		ours, stored, owed := a.debt()
 		if owed == nothing {
-			return nil
+			return Event{}, nil
 		}
 		var err error
 		if owed == consented {
@@ -66,7 +74,7 @@ func (m *Manager) rebase(ctx context.Context, a *account) (ours Grant, stored in
 
 // yield gives a refreshed grant up for what somebody else stored meanwhile: an operator's
 // grant, or none when it was removed.
-func (m *Manager) yield(ctx context.Context, a *account, ours Grant) error {
+func (m *Manager) yield(ctx context.Context, a *account, ours Grant) (Event, error) {
 	stored, err := m.cfg.Store.Load(ctx, a.name)
 	if err != nil && !errors.Is(err, ErrNoGrant) {
 		return m.saved(a, ours, err)
@@ -75,41 +83,37 @@ func (m *Manager) yield(ctx context.Context, a *account, ours Grant) error {
 		return m.saved(a, ours, nil)
 	}
 	a.mu.Lock()
-	superseded := a.grant.Version == ours.Version // else ours was given up for an operator's already
-	if superseded {
-		a.set(stored)
-		a.settled(stored.Version)
+	defer a.mu.Unlock()
+	if a.grant.Version != ours.Version { // ours was given up for an operator's already
+		return Event{}, nil
 	}
-	a.mu.Unlock()
-	if superseded {
-		m.cfg.Observe(Event{Account: a.name, Kind: EventSuperseded})
-	}
-	return nil
+	a.set(stored)
+	a.settled(stored.Version)
+	return Event{Account: a.name, Kind: EventSuperseded}, nil
 }
 
-// saved notes how a save ended.
-func (m *Manager) saved(a *account, ours Grant, err error) error {
+// saved notes how a write ended. The event tells the first failure of a row, and its end.
+func (m *Manager) saved(a *account, ours Grant, err error) (event Event, _ error) {
 	a.mu.Lock()
-	event := Event{Account: a.name, Kind: EventSaved, Err: err}
-	tell := err == nil && a.saveErr != nil
-	if err == nil {
-		a.stored = ours.Version
-		if a.grant.Version == ours.Version {
-			a.settled(ours.Version)
-		}
-	} else {
-		tell = a.saveErr == nil
-		a.saveErr = err
+	defer a.mu.Unlock()
+	defer m.schedule(a)
+	if err != nil {
 		a.saveFailures++
 		a.saveAt = time.Now().Add(backoff(a.saveFailures))
-		event.Kind, event.Next = EventUnsaved, a.saveAt
+		if a.saveErr == nil {
+			event = Event{Account: a.name, Kind: EventUnsaved, Err: err, Next: a.saveAt}
+		}
+		a.saveErr = err
+		return event, err
 	}
-	m.schedule(a)
-	a.mu.Unlock()
-	if tell {
-		m.cfg.Observe(event)
+	if a.saveErr != nil {
+		event = Event{Account: a.name, Kind: EventSaved}
 	}
-	return err
+	a.stored, a.saveErr, a.saveFailures = ours.Version, nil, 0
+	if a.grant.Version == ours.Version {
+		a.owed = nothing
+	}
+	return event, nil
 }
 
 // look asks the store, after paying what is owed to it, and takes over what is newer there.

@@ -45,7 +45,8 @@ func TestTroubleIsWaitedOut(t *testing.T) {
 		r.state(tokens.StateOK)
 		pauses := gaps(r.agent.times()[1:])
 		for i, d := range pauses {
-			least, longest := min(time.Second<<i, 10*time.Second)*3/4, min(time.Second<<i, 10*time.Second)
+			least := min(time.Second<<i, 8*time.Second)
+			longest := least * 5 / 4
 			if d < least || d > longest {
 				t.Errorf("pause %d was %v, want %v to %v", i, d, least, longest)
 			}
@@ -106,9 +107,9 @@ func TestRetryAfterIsKept(t *testing.T) {
 		{"30", 30 * time.Second, 30 * time.Second},
 		{"3600", time.Minute, time.Minute}, // more likely a mistake
 		{"Sat, 01 Jan 2000 01:00:40 GMT", 30 * time.Second, 40 * time.Second},
-		{"0", 750 * time.Millisecond, time.Second},
-		{"soon", 750 * time.Millisecond, time.Second},
-		{"", 750 * time.Millisecond, time.Second},
+		{"0", time.Second, 1250 * time.Millisecond},
+		{"soon", time.Second, 1250 * time.Millisecond},
+		{"", time.Second, 1250 * time.Millisecond},
 	} {
 		t.Run(c.header, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -159,6 +159,9 @@ func (c *command) importAccount(ctx context.Context, name string) error {
 	if refreshToken == "" || len(token) > maxToken {
 		return usageError{fmt.Errorf("standard input must hold one refresh token of at most %d bytes", maxToken)}
 	}
+	if err := proveStore(ctx, cfg, name); err != nil {
+		return err
+	}
 	grants, release, err := openGrants(ctx, cfg)
 	if err != nil {
 		return err

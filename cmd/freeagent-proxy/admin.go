@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -48,7 +49,7 @@ func (s *server) notReady() string {
 		}
 		go s.warm(name)
 		if reason == "" {
-			reason = fmt.Sprintf("account %s: %s", name, s.tokens.Status(name).Reason)
+			reason = fmt.Sprintf("account %s: %s", name, cmp.Or(s.tokens.Status(name).Reason, "getting an access token"))
 		}
 	}
 	return reason

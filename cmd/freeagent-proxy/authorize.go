@@ -58,8 +58,8 @@ func (c *command) authorize(ctx context.Context, account, redirect string, paste
 	if err != nil {
 		return err
 	}
-	if err := proveStore(ctx, cfg); err != nil {
-		return err // a code can be spent once: better to know now
+	if err := proveStore(ctx, cfg, account); err != nil {
+		return err
 	}
 	a := authorization{app: cfg.app(account), redirectURI: redirect, state: rand.Text()}
 	endpoint := newEndpoint(cfg)

@@ -56,11 +56,11 @@ func listenControl(folder string) (net.Listener, error) {
 	}
 	defer release()
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the old control socket: %w", err)
+		return nil, fmt.Errorf("remove the old control socket: %w; the store's folder must be writable for the user that runs freeagent-proxy", err)
 	}
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on the control socket: %w", err)
+		return nil, fmt.Errorf("listen on the control socket: %w; the store's folder must be writable for the user that runs freeagent-proxy", err)
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // its path may be gone by then; the next one removes it
 	if err := os.Chmod(path, 0o600); err != nil {

@@ -17,12 +17,14 @@ import (
 // patience is how long a test waits for what should come soon, on a machine that is busy.
 const patience = 30 * time.Second
 
-// What must never be seen in anything that the program prints: the secret that tests configure,
-// and what every token and code of the simulator begins with.
+// What must never be seen in anything that the program prints: the mark of all secrets that tests
+// configure, and what every token and code of the simulator begins with.
 const (
-	markedSecret = "MARKED-client-secret"
-	markedToken  = "c2ltdWxhdG9yOg"
+	mark       = "MARKED"
+	tokenBegin = "c2ltdWxhdG9yOg"
 )
+
+const clientSecret = mark + "-client-secret"
 
 // process is the program at work, see roleVariable.
 type process struct {
@@ -145,21 +147,25 @@ func (p *process) listening() ([]string, error) {
 func (p *process) complaints() []string {
 	var all []string
 	for name, text := range map[string]string{"stdout": p.stdout.String(), "stderr": p.stderr.String()} {
-		for _, never := range []string{markedSecret, markedToken, "DATA RACE", "panic", "goroutine "} {
+		for _, never := range []string{mark, tokenBegin, "DATA RACE", "panic", "goroutine "} {
 			if strings.Contains(text, never) {
 				all = append(all, fmt.Sprintf("%s: %q in its %s: %s", p, never, name, text))
 			}
 		}
 	}
-	logged, _, _ := strings.Cut("\n"+p.stderr.String(), "\nfreeagent-proxy: ") // from there on it is why the program failed
-	for line := range strings.Lines(logged) {
+	for line := range strings.Lines(p.stderr.String()) {
+		if strings.HasPrefix(line, "freeagent-proxy: ") {
+			break // from here on it is why the program failed
+		}
 		whole := strings.HasSuffix(line, "\n") // it may have been killed while it wrote
-		if whole && line != "\n" && !json.Valid([]byte(line)) {
+		if p.logsJSON() && whole && !json.Valid([]byte(line)) {
 			all = append(all, fmt.Sprintf("%s logged what is not JSON: %q", p, line))
 		}
 	}
 	return all
 }
+
+func (p *process) logsJSON() bool { return strings.HasPrefix(p.stderr.String(), "{") }
 
 // transcript is what a process has printed so far.
 type transcript struct {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,8 +25,9 @@ import (
 //
 //	simulator [SWITCHES]       runs a FreeAgent as long as the script; sets $SIM
 //	expand FILE…               replaces $VARIABLES in files
+//	occupy ADDRESS             sees to it that somebody listens there as long as the script runs
 //	freeport NAME              sets $NAME to a port that was free a moment ago
-//	grant FILE                 writes a new refresh token of FreeAgent's
+//	grant FILE                 writes a new refresh token of FreeAgent's; sets $GRANT to it
 //	run ARG… [<FILE]           runs the program to its end; it must exit with 0, after ! with 1
 //	misuse ARG…                runs it to its end; it must exit with 2
 //	start NAME ARG…            runs it in the background
@@ -43,6 +45,7 @@ import (
 var scriptCommands = map[string]func(*scene, bool, []string){
 	"simulator": (*scene).simulator,
 	"expand":    (*scene).expand,
+	"occupy":    (*scene).occupy,
 	"freeport":  (*scene).freePort,
 	"grant":     (*scene).grant,
 	"run":       (*scene).run,
@@ -82,6 +85,14 @@ var oneShot = &http.Client{
 }
 
 func TestScripts(t *testing.T) {
+	t.Parallel()
+	play(t, "testdata")
+}
+
+// Those that want the ports that serve has by default.
+func TestScriptsAlone(t *testing.T) { play(t, "testdata/alone") }
+
+func play(t *testing.T, folder string) {
 	commands := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, do := range scriptCommands {
 		commands[name] = func(ts *testscript.TestScript, not bool, args []string) {
@@ -91,16 +102,33 @@ func TestScripts(t *testing.T) {
 		}
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata",
+		Dir:                folder,
 		RequireUniqueNames: true,
 		Cmds:               commands,
+		Condition:          conditions(),
 		Setup: func(e *testscript.Env) error {
 			e.Values[sceneKey{}] = &scene{t: e.T().(testing.TB), processes: map[string]*process{}}
 			e.Setenv(roleVariable, roleProgram)
-			e.Setenv("FREEAGENT_CLIENT_SECRET", markedSecret)
+			e.Setenv("FREEAGENT_CLIENT_SECRET", clientSecret)
 			return nil
 		},
 	})
+}
+
+// conditions are [usual-ports]: nobody used them when that was first asked.
+func conditions() func(string) (bool, error) {
+	usualPorts := sync.OnceValue(func() bool { return isFree("127.0.0.1:8080") && isFree("127.0.0.1:8081") })
+	return func(name string) (bool, error) {
+		if name != "usual-ports" {
+			return false, fmt.Errorf("unknown condition %q", name)
+		}
+		return usualPorts(), nil
+	}
+}
+
+func isFree(address string) bool {
+	listener, err := net.Listen("tcp", address)
+	return err == nil && listener.Close() == nil
 }
 
 func (s *scene) simulator(_ bool, args []string) {
@@ -130,6 +158,12 @@ func (s *scene) expand(_ bool, files []string) {
 	}
 }
 
+func (s *scene) occupy(_ bool, args []string) {
+	if listener, err := net.Listen("tcp", args[0]); err == nil { // else somebody else does
+		s.t.Cleanup(func() { listener.Close() })
+	}
+}
+
 func (s *scene) freePort(_ bool, args []string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	s.Check(err)
@@ -140,7 +174,9 @@ func (s *scene) freePort(_ bool, args []string) {
 }
 
 func (s *scene) grant(_ bool, args []string) {
-	s.Check(os.WriteFile(s.MkAbs(args[0]), []byte(s.sim.Authorize("owner")+"\n"), 0o600))
+	refreshToken := s.sim.Authorize("owner")
+	s.Check(os.WriteFile(s.MkAbs(args[0]), []byte(refreshToken+"\n"), 0o600))
+	s.Setenv("GRANT", refreshToken)
 }
 
 func (s *scene) run(not bool, args []string) {
@@ -267,19 +303,25 @@ func (s *scene) sigkill(_ bool, args []string) { s.process(args[0]).kill() }
 
 func (s *scene) await(_ bool, args []string) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := oneShot.Get(args[1])
-		s.Check(err)
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		s.Check(err)
-		if strconv.Itoa(resp.StatusCode) == args[0] {
+		status, body, err := get(args[1])
+		if err == nil && strconv.Itoa(status) == args[0] {
 			s.Stdout().Write(body)
 			return
 		}
 		if time.Now().After(deadline) {
-			s.Fatalf("%s: status stays %d, want %s: %s", args[1], resp.StatusCode, args[0], body)
+			s.Fatalf("%s: status %d, %v, want %s: %s", args[1], status, err, args[0], body)
 		}
 	}
+}
+
+func get(address string) (status int, body []byte, err error) {
+	resp, err := oneShot.Get(address)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
 }
 
 func (s *scene) received(_ bool, args []string) {

@@ -90,13 +90,29 @@ func ownGrants(cfg Config, store *tokens.File) (grants, func() error, error) {
 	return manager, release, nil
 }
 
-// proveStore makes sure that a grant could be kept, without holding the store.
-func proveStore(ctx context.Context, cfg Config) error {
-	_, release, err := openGrants(ctx, cfg)
+// proveStore makes sure, without holding the store, that a grant could be kept: what FreeAgent gives for a
+// code or a refresh token can be had once. A stored grant that cannot be read is never overwritten.
+func proveStore(ctx context.Context, cfg Config, account string) error {
+	store, err := openStore(cfg)
+	if errors.Is(err, tokens.ErrLocked) {
+		_, release, err := openGrants(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		return release()
+	}
 	if err != nil {
 		return err
 	}
-	return release()
+	unlock, err := store.Lock(ctx, account)
+	if err == nil {
+		unlock()
+		_, err = store.Load(ctx, account)
+	}
+	if errors.Is(err, tokens.ErrNoGrant) {
+		err = nil
+	}
+	return errors.Join(err, store.Close())
 }
 
 // putGrant keeps a new authorisation, wherever the store's writer is.

@@ -45,7 +45,7 @@ func newWorld(t *testing.T, sim *simulator.Simulator, url, settings string) *wor
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	w := &world{t: t, sim: sim, folder: folder, env: []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "TMPDIR=" + folder, "FREEAGENT_CLIENT_SECRET=" + markedSecret,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "TMPDIR=" + folder, "FREEAGENT_CLIENT_SECRET=" + clientSecret,
 	}}
 	config := fmt.Sprintf(`listen: [127.0.0.1:0, unix:proxy.sock]
 admin: {listen: 127.0.0.1:0}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/simulator"
+)
+
+// oneAMinute leaves room for one request a minute, and lets others wait for it.
+const oneAMinute = `limits:
+  api: [{requests: 1, per: 1m}]
+  guard: 0s
+  max_wait: 10m
+`
+
+// answered is what a client got.
+type answered struct {
+	status int
+	header http.Header
+	body   string
+	at     time.Time
+	err    error
+}
+
+// drain is a proxy with one request at FreeAgent, which is slow, and one that waits for its turn.
+type drain struct {
+	*world
+	client  *http.Client
+	proxy   *process
+	url     string
+	slow    <-chan answered
+	waiting <-chan answered
+}
+
+func newDrain(t *testing.T, slowness time.Duration) *drain {
+	w := newSimulated(t, simNoLimits, oneAMinute)
+	w.authorise(w.sim.Authorize("owner"))
+	if _, err := w.sim.Fault(simulator.Fault{
+		Kind: simulator.FaultLatency, Delay: simulator.Duration(slowness), Match: simulator.Match{PathPrefix: "/v2/invoices"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	d := &drain{world: w, client: w.client(false)}
+	d.proxy, d.url = w.serve()
+	d.slow = d.ask("/v2/invoices", "")
+	eventually(t, "the slow request at FreeAgent", func() bool { return len(w.arrivals()) == 1 })
+	d.waiting = d.ask("/v2/company", "")
+	// One who does not want to wait is told when to come back: behind those who do.
+	eventually(t, "the request that waits", func() bool {
+		refused := <-d.ask("/v2/company", "wait=0")
+		after, _ := strconv.Atoi(refused.header.Get("Retry-After"))
+		return after > 90
+	})
+	return d
+}
+
+// ask makes a request in the background.
+func (d *drain) ask(target, prefer string) <-chan answered {
+	result := make(chan answered, 1)
+	go func() {
+		req, err := http.NewRequest(http.MethodGet, d.url+target, nil)
+		if err != nil {
+			result <- answered{err: err}
+			return
+		}
+		req.Header.Set("Prefer", prefer)
+		resp, err := d.client.Do(req)
+		if err != nil {
+			result <- answered{err: err}
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		result <- answered{resp.StatusCode, resp.Header, string(body), time.Now(), err}
+	}()
+	return result
+}
+
+// At SIGTERM what was sent to FreeAgent is finished, and what waits is told to come back.
+func TestSIGTERM(t *testing.T) {
+	d := newDrain(t, 2*time.Second)
+	code, err := d.proxy.stop(syscall.SIGTERM)
+	if err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &d.proxy.stderr)
+	}
+	waiting, slow := <-d.waiting, <-d.slow
+	if slow.err != nil || slow.status != http.StatusOK {
+		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
+	}
+	if waiting.err != nil || waiting.status != http.StatusServiceUnavailable || !waiting.at.Before(slow.at) {
+		t.Errorf("what waits: %+v; want 503 at once", waiting)
+	}
+	if after, err := strconv.Atoi(waiting.header.Get("Retry-After")); err != nil || after < 1 {
+		t.Errorf("what waits: Retry-After %q, want seconds", waiting.header.Get("Retry-After"))
+	}
+	if got, want := waiting.body, "the proxy is shutting down; nothing was sent to FreeAgent"; !strings.Contains(got, want) {
+		t.Errorf("what waits: got %q, want %q", got, want)
+	}
+	if got, want := d.proxy.stderr.String(), "stopped; nothing was left behind"; !strings.Contains(got, want) {
+		t.Errorf("the log does not say %q: %s", want, got)
+	}
+	if got := len(d.arrivals()); got != 1 {
+		t.Errorf("%d requests reached FreeAgent, want 1", got)
+	}
+
+	// The next process knows that the minute's request was sent.
+	d.proxy, d.url = d.serve()
+	if refused := <-d.ask("/v2/company", "wait=0"); refused.status != http.StatusTooManyRequests {
+		t.Errorf("after a restart: %+v; want 429", refused)
+	}
+}
+
+// A second signal does not wait.
+func TestSecondSIGTERM(t *testing.T) {
+	d := newDrain(t, time.Minute)
+	if err := d.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if waiting := <-d.waiting; waiting.status != http.StatusServiceUnavailable {
+		t.Errorf("what waits: %+v; want 503", waiting)
+	}
+	if code, err := d.proxy.stop(syscall.SIGTERM); err != nil || code != exitFailed {
+		t.Errorf("exit code %d, %v; want %d", code, err, exitFailed)
+	}
+	if slow := <-d.slow; slow.err == nil {
+		t.Errorf("what was sent: %+v; want a broken connection", slow)
+	}
+}
