@@ -230,6 +230,26 @@ func TestAnswersThatDoNotServe(t *testing.T) {
 	}
 }
 
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A transport that says nothing of its connections may have sent what it failed with, and
+// cannot send it again by itself.
+func TestTransportOfOnesOwn(t *testing.T) {
+	base := &url.URL{Scheme: "https", Host: "api.freeagent.example"}
+	client := &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		if r.GetBody != nil {
+			t.Error("the request can be sent again")
+		}
+		return nil, errors.New(secret)
+	})}
+	_, err := tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: base, Client: client}).Refresh(context.Background(), app, "old")
+	if trouble := new(tokens.TroubleError); !errors.As(err, &trouble) || !trouble.Uncertain || strings.Contains(err.Error(), secret) {
+		t.Errorf("%v, want trouble that may have spent the token", err)
+	}
+}
+
 func TestExchangeNeedsARefreshToken(t *testing.T) {
 	endpoint := answering(t, answer(200, "application/json", `{"access_token":"a"}`))
 	if _, err := endpoint.Exchange(context.Background(), app, "code", "http://localhost"); !errors.Is(err, tokens.ErrUnavailable) {

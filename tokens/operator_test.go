@@ -95,6 +95,30 @@ func TestPutConflictsForEver(t *testing.T) {
 	})
 }
 
+// A refresh that waits for its permit spends nothing any more when a consent has come.
+func TestPutWhileARefreshWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		permits := make(chan struct{}, 10)
+		r := newRig(t, func(c *tokens.Config) {
+			c.Permit = func(context.Context, string) (func(), func(), error) {
+				<-permits
+				return func() {}, func() {}, nil
+			}
+		})
+		permits <- struct{}{}
+		r.authorised()
+		sleep(time.Hour)
+		go func() { _, _ = r.tokenWithin(time.Minute) }()
+		sleep(time.Second)
+		if err := r.Put(context.Background(), r.consent("50")); err != nil {
+			t.Fatal(err)
+		}
+		permits <- struct{}{}
+		synctest.Wait()
+		r.refreshes(1)
+	})
+}
+
 // A consent that cannot be stored serves, says so, and is stored later, over whatever is there by then.
 func TestPutWhileTheStoreFails(t *testing.T) {
 	for _, steps := range [][]string{{"save"}, {"load"}, {"load", "save", "lock"}} {
@@ -309,7 +333,14 @@ func TestNothingIsResurrected(t *testing.T) {
 		},
 		"look under way": func(r *rig) {
 			r.store.then("load", func() error { time.Sleep(5 * time.Second); return nil })
+			r.agent.trouble = func() { t.Error("the removed refresh token was spent") }
 			go func() { _, _ = r.tokenWithin(time.Minute) }()
+		},
+		"seed that waits": func(r *rig) {
+			r.agent.ever(unavailable)
+			if err := r.Seed(context.Background(), account, r.agent.grant()); err != nil {
+				t.Error(err)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

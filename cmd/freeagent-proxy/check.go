@@ -42,7 +42,7 @@ func (c *command) check(ctx context.Context, online bool) error {
 	for _, note := range cfg.Notes {
 		fmt.Fprintln(c.stdout, "note:", note)
 	}
-	fmt.Fprintf(c.stdout, "configuration: fine (%d accounts, upstream %s, store %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.File)
+	fmt.Fprintf(c.stdout, "configuration: fine (accounts: %d, upstream: %s, store: %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.File)
 	if !online {
 		return nil
 	}
@@ -76,13 +76,8 @@ func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- s.run(serving) }()
-	err = c.checkAccounts(ctx, cfg, s.listen[0].Addr().String())
-	stop()
-	return errors.Join(err, <-done)
+	stop := s.start(ctx)
+	return errors.Join(c.checkAccounts(ctx, cfg, s.listen[0].Addr().String()), stop())
 }
 
 // checkAccounts asks FreeAgent for each account's company, by way of the proxy at address.

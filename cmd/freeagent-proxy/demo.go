@@ -62,10 +62,7 @@ func (c *command) demo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- s.run(serving) }()
+	stop := s.start(ctx)
 	t := &tour{out: c.stdout, proxy: "http://" + s.listen[0].Addr().String(), freeagent: freeagent}
 	err = t.run(ctx)
 	if err == nil {
@@ -73,11 +70,11 @@ func (c *command) demo(ctx context.Context) error {
 		<-ctx.Done()
 		t.say("\nStopping.")
 	}
-	stop()
-	if ended := <-done; ctx.Err() == nil {
-		return errors.Join(err, ended)
+	ended := stop()
+	if ctx.Err() != nil {
+		return nil // interrupted, which is how a demo ends
 	}
-	return nil // interrupted, which is how a demo ends
+	return errors.Join(err, ended)
 }
 
 // demoConfig is an operator's configuration of one account, with the store in folder.

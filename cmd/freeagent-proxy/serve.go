@@ -30,23 +30,33 @@ func (c *command) serveCommand() *cobra.Command {
 named "default", from FREEAGENT_CLIENT_ID, FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and
 FREEAGENT_BASE_URL.`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := c.loadConfig()
-			if err != nil {
-				return err
-			}
-			if c.getenv("GOGC") == "" {
-				debug.SetGCPercent(gcPercent)
-			}
-			log, flush := newLogger(c.stderr, cfg.Log)
-			defer flush()
-			s, err := newServer(cmd.Context(), cfg, log)
-			if err != nil {
-				return err
-			}
-			return s.run(cmd.Context())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context()) },
 	})
+}
+
+func (c *command) serve(ctx context.Context) error {
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return err
+	}
+	if c.getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	log, flush := newLogger(c.stderr, cfg.Log)
+	defer flush()
+	// net/http's transport tells the global logger what it finds odd about answers.
+	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
+	if err != nil {
+		return fmt.Errorf("redirect the standard logger: %w", err)
+	}
+	defer restore()
+	log.Info("starting", zap.String("version", version), zap.Stringer("upstream", cfg.Upstream.BaseURL),
+		zap.String("store", cfg.Store.File), zap.Int("accounts", len(cfg.Accounts)))
+	s, err := newServer(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
 }
 
 // gcPercent lets the heap grow to five times what lives on it, which is a few megabytes: collecting at
@@ -226,6 +236,17 @@ func (s *server) add(listener net.Listener, handler http.Handler) {
 		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
 		ErrorLog:                     s.httpLog,
 	})
+}
+
+// start runs the server in the background; stop drains it and waits.
+func (s *server) start(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
 }
 
 // run serves until ctx ends, then drains.
