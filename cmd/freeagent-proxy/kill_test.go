@@ -58,6 +58,7 @@ func TestSIGKILL(t *testing.T) {
 		}
 	}
 	s.verify()
+	stop()
 	t.Logf("%d kills, %d rotations, %d answers; %d rounds lost to the window that cannot be closed", kills, l.rotations, s.served, s.lost)
 }
 

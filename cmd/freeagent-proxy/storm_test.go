@@ -196,8 +196,17 @@ func TestStormWhoseLeaderHangsUp(t *testing.T) {
 	eventually(t, "the leader's refresh", func() bool {
 		return s.sim.Stats().Tokens.RefreshRequests > before.Tokens.RefreshRequests
 	})
-	time.AfterFunc(500*time.Millisecond, hangUp) // the others are there by then, and the refresh is not over
-	s.all(1)
+	others := make(chan struct{})
+	go func() {
+		s.all(1)
+		close(others)
+	}()
+	defer func() { <-others }()
+	eventually(t, "others who wait for the refresh", func() bool {
+		return s.sim.Stats().Unauthorized > before.Unauthorized+10
+	})
+	hangUp()
+	<-others
 	if err := <-led; !errors.Is(err, context.Canceled) {
 		t.Errorf("the leader: got %v, want that it hung up", err)
 	}

@@ -139,6 +139,7 @@ func startLogging(cmd *exec.Cmd) (*process, error) {
 		return nil, fmt.Errorf("start freeagent-proxy: %w", err)
 	}
 	lines := bufio.NewScanner(stderr)
+	var said strings.Builder
 	for lines.Scan() {
 		var entry struct{ Msg, Listen string }
 		if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "serving programs" {
@@ -149,9 +150,9 @@ func startLogging(cmd *exec.Cmd) (*process, error) {
 			}()
 			return &process{cmd, entry.Listen}, waitReady(entry.Listen)
 		}
-		fmt.Fprintln(os.Stderr, lines.Text())
+		said.WriteString("\n" + lines.Text())
 	}
-	return nil, errors.Join(errors.New("freeagent-proxy ended"), cmd.Wait())
+	return nil, errors.Join(errors.New("freeagent-proxy ended:"+said.String()), cmd.Wait())
 }
 
 func waitReady(address string) error {
