@@ -19,9 +19,10 @@ var errStalled = errors.New("no progress within the upstream timeout")
 // one timer through all phases (connecting, sending, waiting for the answer, reading it), which each sign of
 // life sets back, so that a long transfer may take as long as it moves.
 //
-// Its permit counts from the moment the request has been written, and is given back only
-// when no connection was had for it.
+// Its permit is open until FreeAgent has surely counted the request: when its answer comes, or
+// countedWithin after the last byte was written. It is given back only when no connection was had.
 type attempt struct {
+	permit    *limiter.Permit
 	trace     httptrace.ClientTrace
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
@@ -30,15 +31,22 @@ type attempt struct {
 	alive     atomic.Int64 // when it last showed life, in nanoseconds since began; or paused
 	began     time.Time
 	connected bool
+	written   atomic.Bool // the last byte of the request
 }
+
+// countedWithin is the longest that a request is taken to be on its way to where FreeAgent counts it.
+const countedWithin = 250 * time.Millisecond
 
 // paused is an attempt's alive while it is not watched.
 const paused = math.MaxInt64
 
 func begin(parent context.Context, permit *limiter.Permit, timeout time.Duration) *attempt {
-	a := &attempt{timeout: timeout, began: time.Now()}
+	a := &attempt{permit: permit, timeout: timeout, began: time.Now()}
 	a.trace.GotConn = func(httptrace.GotConnInfo) { a.connected = true }
-	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) { permit.Sent() }
+	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) {
+		a.written.Store(true)
+		a.watch.Reset(min(countedWithin, timeout))
+	}
 	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(parent, &a.trace))
 	a.watch = time.AfterFunc(timeout, a.look)
 	return a
@@ -46,6 +54,9 @@ func begin(parent context.Context, permit *limiter.Permit, timeout time.Duration
 
 // look ends the attempt if it has shown no life for the timeout, else looks again when that may be.
 func (a *attempt) look() {
+	if a.written.Load() {
+		a.permit.Sent()
+	}
 	left := a.timeout
 	if alive := a.alive.Load(); alive != paused {
 		left -= time.Since(a.began) - time.Duration(alive)

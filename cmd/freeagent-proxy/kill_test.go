@@ -59,7 +59,8 @@ func TestSIGKILL(t *testing.T) {
 	}
 	s.verify()
 	stop()
-	t.Logf("%d kills, %d rotations, %d answers; %d rounds lost to the window that cannot be closed", kills, l.rotations, s.served, s.lost)
+	rotations, _ := l.rotation()
+	t.Logf("%d kills, %d rotations, %d answers; %d rounds lost to the window that cannot be closed", kills, rotations, s.served, s.lost)
 }
 
 // round is the life of one process, and what it left.

@@ -65,7 +65,7 @@ var scriptCommands = map[string]func(*scene, bool, []string){
 // passed are the variables that scripts may set for the program.
 var passed = []string{
 	roleVariable, "PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "STATE_DIRECTORY", configVariable,
-	"FREEAGENT_CLIENT_ID", "FREEAGENT_CLIENT_SECRET", "FREEAGENT_REFRESH_TOKEN", "FREEAGENT_BASE_URL", "KEY_OLD", "KEY_NEW",
+	"FREEAGENT_CLIENT_ID", "FREEAGENT_CLIENT_SECRET", "FREEAGENT_REFRESH_TOKEN", "FREEAGENT_BASE_URL",
 }
 
 // scene is what one script works with.
@@ -207,7 +207,9 @@ func (s *scene) launch(args []string) *process {
 			env = append(env, name+"="+value)
 		}
 	}
-	return start(s.t, s.MkAbs("."), env, args...)
+	p := start(s.t, s.MkAbs("."), env, args...)
+	s.Defer(p.kill) // before the script's folder is removed
+	return p
 }
 
 // ended waits for the end of a process and shows what it has printed.
