@@ -20,6 +20,9 @@ const statusClientGone = 499
 // and what the access log says of it.
 type exchange struct {
 	http.ResponseWriter
+	control   *http.ResponseController
+	idle      time.Duration // how long the client may take none of the answer
+	moved     time.Time     // when the deadline for that was last set
 	began     time.Time
 	requestID string
 	method    string
@@ -34,7 +37,15 @@ type exchange struct {
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{ResponseWriter: w, began: time.Now(), requestID: requestID(r), method: r.Method, path: r.URL.Path}
+	x := &exchange{
+		ResponseWriter: w,
+		control:        http.NewResponseController(w),
+		idle:           p.config.Timeout,
+		began:          time.Now(),
+		requestID:      requestID(r),
+		method:         r.Method,
+		path:           r.URL.Path,
+	}
 	w.Header()["X-Request-Id"] = []string{x.requestID}
 	return x
 }
@@ -59,7 +70,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if fault != nil {
 		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
 		// leave first: a client that sees nothing at all may send a write again by itself.
-		_ = http.NewResponseController(x.ResponseWriter).Flush()
+		_ = x.control.Flush()
 		panic(fault)
 	}
 }
@@ -84,8 +95,18 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	return nil
 }
 
+// extend gives the client another while to take some of the answer; each write does. The deadline stays on the connection, so
+// the next request's answer begins by setting it anew.
+func (x *exchange) extend() {
+	if now := time.Now(); now.Sub(x.moved) > x.idle/8 {
+		x.moved = now
+		_ = x.control.SetWriteDeadline(now.Add(x.idle)) // a writer without deadlines is a test's
+	}
+}
+
 // WriteHeader notes the status.
 func (x *exchange) WriteHeader(status int) {
+	x.extend()
 	if x.status == 0 {
 		x.status = status
 	}
@@ -94,6 +115,7 @@ func (x *exchange) WriteHeader(status int) {
 
 // Write notes the implied 200.
 func (x *exchange) Write(p []byte) (int, error) {
+	x.extend()
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -42,21 +44,56 @@ type body struct {
 	owner    *bodies
 }
 
-// read takes in the request's body. Its errors are errBodyTooLarge, errBodyBroken
-// (the client's) and errBodyStorage (ours).
-func (b *bodies) read(r *http.Request) (*body, error) {
+// read takes in the request's body. Its errors are errBodyTooLarge, errBodyBroken and errBodyStalled
+// (the client's), errBodyStorage (ours) and errDraining.
+func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return noBody, nil
 	}
 	if r.ContentLength > maxBody {
 		return nil, errBodyTooLarge
 	}
-	read := &body{owner: b}
-	if err := read.from(r.Body, r.ContentLength); err != nil {
+	client := &upload{Reader: r.Body, control: x.control, idle: p.config.Timeout, draining: p.draining}
+	defer client.finish(context.AfterFunc(p.draining, client.interrupt))
+	read := &body{owner: p.bodies}
+	if err := read.from(client, r.ContentLength); err != nil {
 		read.Close()
 		return nil, err
 	}
 	return read, nil
+}
+
+// upload is a body on its way from the client. It may take as long as it moves, and as we are not shutting
+// down: nothing of it has been sent yet.
+type upload struct {
+	io.Reader
+	control  *http.ResponseController
+	idle     time.Duration
+	draining context.Context
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	_ = u.control.SetReadDeadline(time.Now().Add(u.idle)) // a reader without deadlines is a test's
+	if u.draining.Err() != nil {
+		return 0, errDraining
+	}
+	n, err := u.Reader.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errBodyStalled
+		if u.draining.Err() != nil {
+			err = errDraining
+		}
+	}
+	return n, err
+}
+
+// interrupt ends a read that waits.
+func (u *upload) interrupt() { _ = u.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// finish takes the deadline off: from now on the connection is read to learn whether the client leaves.
+func (u *upload) finish(stop func() bool) {
+	stop()
+	_ = u.control.SetReadDeadline(time.Time{})
 }
 
 // from reads src, whose length is declared, or unknown (-1).

@@ -11,7 +11,8 @@ import (
 // notForUpstream are request headers that stop here: credentials and cookies of clients,
 // what they say to us, and what would tell FreeAgent about the network behind us, or ask it to
 // read one method as another; X-Forwarded-… and Sec-… (a browser's) are not listed one by one.
-// Hop-by-hop headers are ReverseProxy's business, but for those that it puts back.
+// Hop-by-hop headers are ReverseProxy's business, but for those that it puts back. A name with an underscore
+// is dropped too, as nginx does: behind it an application would read X_Subdomain as X-Subdomain.
 var notForUpstream = map[string]bool{
 	"Authorization": true, "Cookie": true, "Cookie2": true, "X-Api-Key": true,
 	"X-Freeagent-Account": true, "Prefer": true, "X-Request-Id": true,
@@ -31,7 +32,7 @@ var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
 func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
 	for name := range h {
-		if notForUpstream[name] || strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Sec-") {
+		if notForUpstream[name] || strings.HasPrefix(name, "X-Forwarded") || strings.HasPrefix(name, "Sec-") || strings.Contains(name, "_") {
 			delete(h, name)
 		}
 	}

@@ -16,6 +16,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"time"
@@ -49,6 +50,8 @@ type Proxy struct {
 	fallback  *account // for requests that name no account; nil if they must
 	hosts     map[string]bool
 	bodies    *bodies
+	draining  context.Context // ends when Drain is called
+	drain     context.CancelFunc
 	transport http.RoundTripper
 	buffers   *bufferPool
 }
@@ -63,12 +66,17 @@ func New(c Config) *Proxy {
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
 	}
+	p.draining, p.drain = context.WithCancel(context.Background())
 	for _, host := range c.Hosts {
 		p.hosts[canonicalHost(host)] = true
 	}
 	p.openAccounts(c.Accounts, c.Egress)
 	return p
 }
+
+// Drain refuses whoever is still sending a body. Others get their answers: those who wait when limiter and token
+// manager are closed, those whose request was sent when FreeAgent has answered.
+func (p *Proxy) Drain() { p.drain() }
 
 // ServeHTTP answers one request, always: by FreeAgent's answer or by a refusal.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -94,9 +102,9 @@ func (p *Proxy) serve(x *exchange, r *http.Request) error {
 		return err // 400, 404
 	}
 	x.account = account.Name
-	body, err := p.bodies.read(r)
+	body, err := p.readBody(x, r)
 	if err != nil {
-		return err // 400, 413, 503
+		return err // 400, 408, 413, 503
 	}
 	defer body.Close()
 	return p.forward(x, r, account, target, body) // 429, 502, 503, 504

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -24,11 +26,14 @@ var (
 	errHost            = errors.New("host is not ours")
 	errCrossSite       = errors.New("cross-site browser request")
 	errNotFound        = errors.New("path is not FreeAgent's API")
+	errOAuth           = errors.New("path is FreeAgent's OAuth")
 	errAccountRequired = errors.New("no account named and none is the default")
 	errUnknownAccount  = errors.New("unknown account")
 	errBodyTooLarge    = errors.New("body too large")
 	errBodyBroken      = errors.New("read body")
 	errBodyStorage     = errors.New("store body")
+	errBodyStalled     = errors.New("body stalled")
+	errDraining        = errors.New("proxy is shutting down")
 	errClientGone      = errors.New("client left while waiting")
 	errInternal        = errors.New("internal error")
 )
@@ -41,8 +46,28 @@ type upstreamError struct {
 	write   bool // and it may have acted on them
 }
 
-func (e *upstreamError) Error() string { return "upstream: " + e.cause.Error() }
-func (e *upstreamError) Unwrap() error { return e.cause }
+// Error leaves out what net/http quotes of an answer that it cannot read: that may echo the token.
+func (e *upstreamError) Error() string {
+	var (
+		network   *net.OpError
+		untrusted *tls.CertificateVerificationError
+		handshake tls.AlertError
+	)
+	switch {
+	case e.timeout:
+		return "upstream: no progress in time"
+	case errors.As(e.cause, &untrusted):
+		return "upstream: " + untrusted.Error()
+	case errors.As(e.cause, &handshake):
+		return "upstream: " + handshake.Error()
+	case errors.As(e.cause, &network):
+		return "upstream: " + network.Error()
+	case errors.Is(e.cause, io.EOF), errors.Is(e.cause, io.ErrUnexpectedEOF):
+		return "upstream: connection closed without an answer"
+	default:
+		return "upstream: what came back is no answer that can be read"
+	}
+}
 
 func isTimeout(err error) bool {
 	var timeout net.Error
@@ -63,7 +88,7 @@ type refusal struct {
 // refuse answers a request that FreeAgent did not. It is the only place where an error becomes a status.
 func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	f := p.explain(x, err)
-	x.reason = f.kind + ": " + err.Error()
+	x.reason = f.kind + ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	if x.status != 0 {
 		return // too late: the answer has begun
 	}
@@ -94,6 +119,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errNotFound):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
 			details: "the proxy serves FreeAgent's API below /v2/, and below /accounts/NAME/v2/"}
+	case errors.Is(err, errOAuth):
+		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
+			details: "the proxy keeps the tokens; call the API itself, without OAuth. To authorise an account, run `freeagent-proxy authorize`"}
 	case errors.Is(err, errUnknownAccount):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
 			details: "no account of this name is configured; see accounts in the configuration"}
@@ -103,6 +131,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errBodyTooLarge):
 		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
 			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
+	case errors.Is(err, errBodyStalled):
+		return refusal{status: http.StatusRequestTimeout, kind: "http_request_error", hangUp: true,
+			details: "the body stopped coming; nothing was sent to FreeAgent"}
 	case errors.Is(err, errBodyBroken):
 		return refusal{status: http.StatusBadRequest, kind: "http_request_error", hangUp: true,
 			details: "the body ended early or is malformed; nothing was sent to FreeAgent"}
@@ -142,7 +173,7 @@ func explainToken(x *exchange, err error) refusal {
 	authorize := "run `freeagent-proxy authorize --account " + x.account + "`"
 	var retry interface{ RetryAfter() time.Duration }
 	switch {
-	case errors.Is(err, limiter.ErrClosed), errors.Is(err, tokens.ErrClosed):
+	case errors.Is(err, errDraining), errors.Is(err, limiter.ErrClosed), errors.Is(err, tokens.ErrClosed):
 		return refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: 5 * time.Second, hangUp: true,
 			details: "the proxy is shutting down; nothing was sent to FreeAgent"}
 	case errors.Is(err, tokens.ErrNoGrant):

@@ -15,7 +15,8 @@ type target struct {
 
 // parseTarget cuts the request-target of a request line (RFC 9112, section 3.2), in
 // origin form or absolute form. What is not FreeAgent's API is errNotFound, and so is a path with dot
-// segments, plain or encoded: what it means is decided by whoever resolves it last.
+// segments, plain or encoded: what it means is decided by whoever resolves it last. FreeAgent's OAuth
+// pages are errOAuth: the answer to a refresh would hand tokens to the client.
 func parseTarget(requestURI string) (target, error) {
 	var t target
 	t.path, t.query, t.hasQuery = strings.Cut(originForm(requestURI), "?")
@@ -24,8 +25,12 @@ func parseTarget(requestURI string) (target, error) {
 		name, path, _ := strings.Cut(rest, "/")
 		t.account, t.path = name, "/"+path
 	}
-	if !strings.HasPrefix(t.path, "/v2/") || hasDotSegment(t.path) {
+	plain, err := decodedPath(t.path)
+	switch {
+	case err != nil, !strings.HasPrefix(t.path, "/v2/"), hasDotSegment(plain):
 		return target{}, errNotFound
+	case strings.HasPrefix(plain, "/v2/token_endpoint"), strings.HasPrefix(plain, "/v2/approve_app"):
+		return target{}, errOAuth
 	}
 	return t, nil
 }
@@ -62,15 +67,20 @@ func foldSlashes(path string) string {
 	return b.String()
 }
 
-func hasDotSegment(path string) bool {
-	if !strings.Contains(path, ".") && !strings.Contains(path, "%") {
-		return false
+// decodedPath is the path as a server may read it.
+func decodedPath(path string) (string, error) {
+	if !strings.Contains(path, "%") {
+		return path, nil
 	}
 	decoded, err := url.PathUnescape(path)
-	if err != nil {
-		return true // who knows what the next one makes of it
+	return foldSlashes(decoded), err
+}
+
+func hasDotSegment(path string) bool {
+	if !strings.Contains(path, ".") {
+		return false
 	}
-	for segment := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '/' || r == '\\' }) {
+	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
 		if segment == "." || segment == ".." {
 			return true
 		}

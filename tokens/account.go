@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -67,18 +68,24 @@ func (a *account) at(epoch int) bool {
 	return a.epoch == epoch
 }
 
-// set makes g the account's grant; the zero Grant means none. What was held against
-// the last one is forgotten. a.mu is held, as in all that follow.
+// set makes g the account's grant, and its token the one that is handed out; the zero Grant
+// means none. a.mu is held, as in all that follow.
 func (a *account) set(g Grant) {
-	if g.AccessToken != a.grant.AccessToken || !g.ObtainedAt.Equal(a.grant.ObtainedAt) {
+	if g.AccessToken != a.grant.AccessToken || !g.ObtainedAt.Equal(a.grant.ObtainedAt) || !g.ExpiresAt.Equal(a.grant.ExpiresAt) {
 		a.current.Store(newAccess(g))
 	}
+	a.hold(g)
+	a.broadcast()
+}
+
+// hold makes g the account's grant, without handing its token out yet. What was held
+// against the last grant is forgotten.
+func (a *account) hold(g Grant) {
 	a.grant, a.known = g, true
 	a.epoch++
 	a.last = max(a.last, g.Version)
 	a.refused, a.refusals, a.fellBack = nil, 0, false
 	a.failure, a.failures, a.notBefore = nil, 0, time.Time{}
-	a.broadcast()
 }
 
 // settled notes that the store has what we have, at that version.
@@ -96,6 +103,21 @@ func (a *account) nextVersion() int64 {
 func (a *account) broadcast() {
 	close(a.changed)
 	a.changed = make(chan struct{})
+}
+
+// fail notes trouble, and when to try again.
+func (a *account) fail(err error, now time.Time) {
+	a.failure = err
+	a.failures++
+	pause := backoff(a.failures)
+	if trouble := new(TroubleError); errors.As(err, &trouble) {
+		a.outcome = LastRefresh{At: now, Outcome: OutcomeTrouble}
+		pause = max(pause, min(trouble.RetryAfter, maxRetryAfter))
+	}
+	if a.refused != nil { // a probe: it need not hurry
+		pause = max(pause, probe(a.refusals))
+	}
+	a.notBefore = now.Add(pause)
 }
 
 // due is when something must be done though nobody asks; zero: never.

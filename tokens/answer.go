@@ -123,7 +123,7 @@ func harmless(err error) error {
 	var (
 		wire *net.OpError
 		cert *tls.CertificateVerificationError
-		talk tls.RecordHeaderError
+		head tls.RecordHeaderError
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -134,8 +134,8 @@ func harmless(err error) error {
 		return wire
 	case errors.As(err, &cert):
 		return cert
-	case errors.As(err, &talk):
-		return talk
+	case errors.As(err, &head):
+		return head
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the connection was closed without an answer")
 	default:

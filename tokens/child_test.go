@@ -36,7 +36,7 @@ func child(role string) int {
 	switch role {
 	case "hold": // until it is killed
 		fmt.Println("open")
-		select {}
+		time.Sleep(time.Minute)
 	case "write": // the same
 		stored, err := f.Load(ctx, account)
 		for ; err == nil || errors.Is(err, tokens.ErrNoGrant); fmt.Println(stored.Version) {

@@ -60,29 +60,46 @@ func TestCloseFinishesWhatWasSent(t *testing.T) {
 
 // What was not sent yet is not begun.
 func TestCloseBeginsNothing(t *testing.T) {
-	for name, change := range map[string]func(*rig, *tokens.Config){
-		"waits for the lock": func(r *rig, _ *tokens.Config) {
+	t.Run("waits for the lock", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.authorised()
+			sleep(time.Hour)
 			if _, err := r.store.Lock(context.Background(), account); err != nil {
-				r.t.Fatal(err)
+				t.Fatal(err)
 			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t)
-				r.authorised()
-				sleep(time.Hour)
-				change(r, nil)
-				go func() { _, _ = r.tokenWithin(time.Minute) }()
-				sleep(time.Second)
-				began := time.Now()
-				if err := r.closeWithin(30 * time.Second); err != nil || time.Since(began) != 0 {
-					t.Errorf("Close: %v after %v, want nil at once", err, time.Since(began))
-				}
-				r.refreshes(1)
-			})
+			r.closesAtOnce()
 		})
+	})
+	t.Run("waits for a permit", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			granted := 0
+			r := newRig(t, func(c *tokens.Config) {
+				c.Permit = func(ctx context.Context, _ string) (func(), func(), error) {
+					if granted++; granted > 1 {
+						<-ctx.Done()
+						return nil, nil, ctx.Err()
+					}
+					return func() {}, func() {}, nil
+				}
+			})
+			r.authorised()
+			sleep(time.Hour)
+			r.closesAtOnce()
+		})
+	})
+}
+
+// closesAtOnce expects that nothing keeps Close from ending, and that nothing more is spent.
+func (r *rig) closesAtOnce() {
+	r.t.Helper()
+	go func() { _, _ = r.tokenWithin(time.Minute) }()
+	sleep(time.Second)
+	began := time.Now()
+	if err := r.closeWithin(30 * time.Second); err != nil || time.Since(began) != 0 {
+		r.t.Errorf("Close: %v after %v, want nil at once", err, time.Since(began))
 	}
+	r.refreshes(1)
 }
 
 // Close waits for the store, and says whose tokens it could not store.

@@ -182,6 +182,8 @@ func storeError(doing, path string, err error) error {
 		remedy = "; make it readable and writable for the user that runs freeagent-proxy"
 	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
 		remedy = "; free some space for it"
+	case syscall.ENOENT:
+		remedy = "; it was there when the store was opened: mount or restore it"
 	case syscall.ENOTDIR, syscall.EISDIR, syscall.EEXIST:
 		remedy = "; move what is in its place out of the way"
 	}

@@ -129,7 +129,7 @@ func (f *File) read(account string) (grant Grant, stale bool, err error) {
 	path := f.grantPath(account)
 	sealed, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Grant{}, false, fmt.Errorf("account %q: %w", account, ErrNoGrant)
+		return Grant{}, false, f.absent(account)
 	}
 	if err != nil {
 		return Grant{}, false, storeError("read", path, err)
@@ -145,6 +145,15 @@ func (f *File) read(account string) (grant Grant, stale bool, err error) {
 		return Grant{}, false, storeError("open", path, errors.New("what is sealed in it is no grant; restore it from a backup"))
 	}
 	return grant, stale, nil
+}
+
+// absent tells a grant that is not there from a folder that is gone, such as a volume that was
+// unmounted: nobody removed the grants in it.
+func (f *File) absent(account string) error {
+	if _, err := os.Stat(f.grants()); err != nil && !f.readOnly {
+		return storeError("read", f.grants(), err)
+	}
+	return fmt.Errorf("account %q: %w", account, ErrNoGrant)
 }
 
 // Save writes the grant, if the stored one is of the previous version.
@@ -186,7 +195,7 @@ func (f *File) Remove(_ context.Context, account string) error {
 	path := f.grantPath(account)
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("account %q: %w", account, ErrNoGrant)
+		return f.absent(account)
 	}
 	if err == nil {
 		err = syncDir(f.grants())
@@ -200,7 +209,7 @@ func (f *File) Remove(_ context.Context, account string) error {
 // Accounts lists the accounts that have a grant, readable or not.
 func (f *File) Accounts(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(f.grants())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !(f.readOnly && errors.Is(err, fs.ErrNotExist)) {
 		return nil, storeError("read", f.grants(), err)
 	}
 	var accounts []string

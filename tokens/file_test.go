@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"freeagent-proxy/tokens"
 )
@@ -84,82 +85,6 @@ func TestFileIsPrivate(t *testing.T) {
 	entries, err := filepath.Glob(filepath.Join(dir, "*", ".*"))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
-	}
-}
-
-func TestOwnKey(t *testing.T) {
-	dir, grant := folder(t)
-	path := filepath.Join(dir, "key")
-	key := read(t, path)
-	if _, err := load(t, tokens.FileConfig{Dir: dir}); err != nil {
-		t.Errorf("with its own key: %v", err)
-	}
-	if !bytes.Equal(read(t, path), key) {
-		t.Error("the key was written again")
-	}
-
-	sealed := read(t, grant)
-	for name, content := range map[string][]byte{"missing": nil, "empty": {}, "cut": key[:20], "another": []byte(tokens.NewKey())} {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		if content != nil {
-			write(t, path, content)
-		}
-		_, err := load(t, tokens.FileConfig{Dir: dir})
-		if !errors.Is(err, tokens.ErrStore) || errors.Is(err, tokens.ErrNoGrant) || !strings.Contains(err.Error(), dir) {
-			t.Errorf("%s: %v, want ErrStore that names the file", name, err)
-		}
-		if _, err := os.Stat(path); content == nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Error("a new key was made although there are grants")
-		}
-		write(t, path, key)
-	}
-	if !bytes.Equal(read(t, grant), sealed) {
-		t.Error("the grant was written")
-	}
-	if _, err := load(t, tokens.FileConfig{Dir: dir}); err != nil {
-		t.Errorf("with its key restored: %v", err)
-	}
-}
-
-// Keys that are configured later take over what the store's own key had sealed.
-func TestKeyRotation(t *testing.T) {
-	dir, grant := folder(t)
-	first, second := newKey(t, "first"), newKey(t, "second")
-	ctx := context.Background()
-	if got, err := load(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{first}}); err != nil || got.RefreshToken != secret+"-refresh" {
-		t.Fatalf("Load: %v", err)
-	}
-	if !bytes.HasPrefix(read(t, grant), []byte("freeagent-proxy grant 1 key=first\n")) {
-		t.Error("not sealed anew when it was opened")
-	}
-	if err := os.Remove(filepath.Join(dir, "key")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := load(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{first}}); err != nil {
-		t.Errorf("without the own key: %v", err)
-	}
-
-	// Read only, nothing is sealed anew; both keys open.
-	if _, err := load(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{second, first}, ReadOnly: true}); err != nil {
-		t.Errorf("read only: %v", err)
-	}
-	if !bytes.Contains(read(t, grant), []byte("key=first\n")) {
-		t.Error("written though read only")
-	}
-	f := openFile(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{second, first}})
-	if err := f.Save(ctx, tokens.Grant{Account: account, RefreshToken: "next", Version: 2}, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := load(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{second}}); err != nil {
-		t.Errorf("with the new key alone: %v", err)
-	}
-	if _, err := load(t, tokens.FileConfig{Dir: dir, Keys: []tokens.Key{first}}); !errors.Is(err, tokens.ErrStore) || !strings.Contains(err.Error(), `"second"`) {
-		t.Errorf("with the old key alone: %v, want ErrStore that names the key", err)
 	}
 }
 
@@ -348,27 +273,47 @@ func TestClosedFile(t *testing.T) {
 	}
 }
 
-// What everybody may read or replace protects nothing.
-func TestOpenToEverybody(t *testing.T) {
-	for name, c := range map[string]struct {
-		mode fs.FileMode
-		ok   bool
-	}{"key": {0o604, false}, "": {0o707, false}, "key, for a group": {0o660, true}, " of a group": {0o775, true}} {
-		dir, _ := folder(t)
-		path := filepath.Join(dir, strings.Split(strings.TrimSpace(name), ",")[0])
-		if strings.HasPrefix(name, " ") {
-			path = dir
+// A folder that is gone, like a volume that was unmounted, is no grant that was removed: a manager
+// goes on from memory, and all is well when the folder is back.
+func TestFolderIsGone(t *testing.T) {
+	agent := newFreeAgent()
+	dir := filepath.Join(t.TempDir(), "store")
+	f := openFile(t, tokens.FileConfig{Dir: dir})
+	r := newRigOn(t, agent, f, agent.listen(t, 0))
+	r.authorised()
+	stored := r.stored()
+	gone := dir + ".gone"
+	ctx := context.Background()
+	r.agent.trouble = func() { // just when the store is to be written
+		if err := os.Rename(dir, gone); err != nil {
+			t.Error(err)
 		}
-		if err := os.Chmod(path, c.mode); err != nil {
-			t.Fatal(err)
+	}
+	g := stored
+	g.ExpiresAt = g.ObtainedAt
+	if err := r.Put(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	if got := bearer(t, r.token()); got != 3 {
+		t.Errorf("token %d, want 3", got)
+	}
+	_, loadErr := f.Load(ctx, account)
+	_, listErr := f.Accounts(ctx)
+	for what, err := range map[string]error{
+		"Load": loadErr, "Accounts": listErr, "Remove": f.Remove(ctx, account), "Save": f.Save(ctx, stored, 0),
+	} {
+		if !errors.Is(err, tokens.ErrStore) || errors.Is(err, tokens.ErrNoGrant) || !strings.Contains(err.Error(), "mount or restore it") {
+			t.Errorf("%s: %v, want ErrStore that says what to do", what, err)
 		}
-		_, err := load(t, tokens.FileConfig{Dir: dir})
-		if c.ok && err != nil {
-			t.Errorf("%s %04o: %v", path, c.mode, err)
-		}
-		if !c.ok && (!errors.Is(err, tokens.ErrStore) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "chmod")) {
-			t.Errorf("%s %04o: %v, want ErrStore that says what to do", path, c.mode, err)
-		}
+	}
+	if err := os.Rename(gone, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.closeWithin(10 * time.Second); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if got, want := r.stored().AccessToken, secret+"-access-3="; got != want {
+		t.Errorf("stored %q, want %q", got, want)
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 	permitTimeout = 75 * time.Second
 	// storeTimeout bounds one read or write of the store.
 	storeTimeout = 10 * time.Second
+	// savePatience is how long a new token may be held back by its save, which takes milliseconds.
+	savePatience = time.Second
 	// maxSpends bounds the tokens that one flight tries: a seed, the newest, one that another
 	// process wrote meanwhile, and the one before.
 	maxSpends = 4
@@ -163,8 +165,9 @@ func (m *Manager) refresh(ctx context.Context, app App, account, refreshToken st
 	return got, err
 }
 
-// keep puts a new pair into service at once, then into the store. That the store fails is not
-// the flight's failure: the pair is owed to it, and serves.
+// keep stores a new pair, then hands its token out: what FreeAgent has seen used survives a
+// crash. But a store that fails, or takes long, keeps nobody waiting: the pair serves from memory
+// then, and is owed to the store.
 func (f *flight) keep(c choice, got Grant) error {
 	a := f.a
 	a.mu.Lock()
@@ -178,17 +181,29 @@ func (f *flight) keep(c choice, got Grant) error {
 	if c.seed {
 		next.Seeds, a.seed = withSeeds(next.Seeds, digest(c.refreshToken)), ""
 	}
-	a.set(next)
-	f.epoch = a.epoch
+	a.hold(next)
 	a.owed = max(a.owed, refreshed)
-	good := a.current.Load().good(time.Now())
+	epoch, cur := a.epoch, newAccess(next)
 	a.mu.Unlock()
-	_ = f.m.save(a) // before all else; if it fails it is observed, and tried again
+	late := time.AfterFunc(savePatience, func() { a.handOut(cur, epoch) })
+	_ = f.m.save(a) // if it fails it is observed, and tried again
+	late.Stop()
+	a.handOut(cur, epoch)
 	f.m.cfg.Observe(Event{Account: a.name, Kind: EventRefreshed})
-	if !good {
-		return &TroubleError{Status: 200, Err: errors.New("the access token had expired when it came")}
+	if !cur.good(time.Now()) {
+		return &TroubleError{Err: errors.New("the access token had expired when it came")}
 	}
 	return nil
+}
+
+// handOut puts a held grant's token into service, unless the grant was replaced meanwhile.
+func (a *account) handOut(cur *access, epoch int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch == epoch {
+		a.current.Store(cur)
+		a.broadcast()
+	}
 }
 
 // refused looks for another token to try: a newer one in the store, then once the one before.
@@ -265,21 +280,6 @@ func (f *flight) land(err error) (event Event, ok bool) {
 		a.fail(err, now)
 		return Event{Account: a.name, Kind: EventTrouble, Err: err, Next: a.notBefore}, true
 	}
-}
-
-// fail notes trouble, and when to try again. a.mu is held.
-func (a *account) fail(err error, now time.Time) {
-	a.failure = err
-	a.failures++
-	pause := backoff(a.failures)
-	if trouble := new(TroubleError); errors.As(err, &trouble) {
-		a.outcome = LastRefresh{At: now, Outcome: OutcomeTrouble}
-		pause = max(pause, min(trouble.RetryAfter, maxRetryAfter))
-	}
-	if a.refused != nil { // a probe: it need not hurry
-		pause = max(pause, probe(a.refusals))
-	}
-	a.notBefore = now.Add(pause)
 }
 
 // uncertain reports whether a refresh token may have been spent without our seeing the answer.

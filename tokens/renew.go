@@ -19,15 +19,16 @@ const (
 	// minAge is how old a token must be before a 401 renews it: a newer one was good a moment ago,
 	// and 500 requests whose token was revoked twice must not refresh for each.
 	minAge = 5 * time.Second
-	// maxAge is what minAge doubles to while renewals cure nothing: a company
-	// where everything is 401 costs a refresh a minute.
+	// maxAge is what minAge doubles to, from the second renewal in a row that cured nothing: a
+	// company where everything is 401 does not cost a refresh for each of its resources.
 	maxAge = time.Minute
 	// stubbornAge is minAge for a resource that rejected a fresh token before: at
 	// most two refreshes in any minute, however often it is polled.
 	stubbornAge = 31 * time.Second
-	// maxPatience is the longest that a request is held back for its token to grow old enough.
-	maxPatience = 5 * time.Second
-	// maxStubborn bounds what is remembered of an account; the one that was silent longest is forgotten.
+	// maxPatience is the longest that a request is held back for its token to grow old enough. A
+	// longer wait takes three useless renewals: by then the 401 is no token's fault.
+	maxPatience = 10 * time.Second
+	// maxStubborn bounds what is remembered of an account; what lies back longest is forgotten.
 	maxStubborn = 256
 )
 
@@ -52,9 +53,6 @@ func (m *Manager) Renew(ctx context.Context, r Rejection) (Token, error) {
 // renew decides what the rejection of the current token gets. a.mu is held.
 func (m *Manager) renew(a *account, r Rejection, cur *access, now time.Time) (Token, time.Time, error) {
 	_, stubborn := a.stubborn[r.Resource]
-	if stubborn {
-		a.stubborn[r.Resource] = now
-	}
 	wait := a.minAge(stubborn) - cur.age(now)
 	switch {
 	case !cur.good(now):
@@ -76,7 +74,7 @@ func (m *Manager) renew(a *account, r Rejection, cur *access, now time.Time) (To
 
 // minAge is how old the account's token must be before a 401 renews it.
 func (a *account) minAge(stubborn bool) time.Duration {
-	age := min(minAge<<min(a.useless, 10), maxAge)
+	age := min(minAge<<min(max(a.useless-1, 0), 10), maxAge)
 	if stubborn {
 		age = max(age, stubbornAge)
 	}
@@ -120,7 +118,9 @@ func (m *Manager) StillRejected(account, resource string, t Token) {
 	if served(cur) != t || t == (Token{}) || cur.age(now) >= stubbornAge {
 		return
 	}
-	if a.uselessFor != t { // however many requests say so
+	// Counted once for each token, however many requests say so, and not for a
+	// resource of which nothing else was to be expected.
+	if _, known := a.stubborn[resource]; !known && a.uselessFor != t {
 		a.useless, a.uselessFor = a.useless+1, t
 	}
 	if a.stubborn == nil {
@@ -132,7 +132,7 @@ func (m *Manager) StillRejected(account, resource string, t Token) {
 	a.broadcast() // those who wait for the token to grow older need not
 }
 
-// forget drops the stubborn resource that was silent longest if there are too many.
+// forget drops the resource that last rejected a fresh token longest ago, if there are too many.
 func (a *account) forget() {
 	if len(a.stubborn) <= maxStubborn {
 		return

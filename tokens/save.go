@@ -27,7 +27,7 @@ func (m *Manager) pay(a *account) (Event, error) {
 	ctx, cancel := context.WithTimeout(m.life, storeTimeout)
 	defer cancel()
 	for range maxConflicts {
-		ours, stored, owed := a.debt()
+		ours, stored, owed := a.owes()
 		if owed == nothing {
 			return Event{}, nil
 		}
@@ -48,8 +48,8 @@ func (m *Manager) pay(a *account) (Event, error) {
 	return m.saved(a, Grant{}, fmt.Errorf("%w: account %q: %w", ErrStore, a.name, ErrConflict))
 }
 
-// debt is what is owed, and the version that it replaces.
-func (a *account) debt() (ours Grant, stored int64, owed debt) {
+// owes is what is owed, and the version that it replaces.
+func (a *account) owes() (ours Grant, stored int64, owed debt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.grant, a.stored, a.owed

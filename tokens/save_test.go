@@ -45,6 +45,37 @@ func TestSaveFails(t *testing.T) {
 	})
 }
 
+// A new token is stored before it is used, so that what FreeAgent has seen used survives a crash;
+// but a store that takes long keeps nobody waiting.
+func TestStoredBeforeUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.authorised()
+		sleep(time.Hour)
+		r.store.on("save", func() error {
+			if _, ok := r.TokenNow(account); ok {
+				t.Error("the new token is used before it is stored")
+			}
+			time.Sleep(500 * time.Millisecond)
+			return nil
+		})
+		began := time.Now()
+		if r.token(); time.Since(began) != 500*time.Millisecond {
+			t.Errorf("token after %v, want it when it was stored", time.Since(began))
+		}
+		r.store.on("save", func() error { time.Sleep(9 * time.Second); return nil })
+		sleep(2 * time.Hour)
+		began = time.Now()
+		if r.token(); time.Since(began) != time.Second {
+			t.Errorf("token after %v, want it after a second", time.Since(began))
+		}
+		sleep(10 * time.Second)
+		if got := r.stored(); got.AccessToken != r.token().Authorization()[len("Bearer "):] {
+			t.Error("the new token is not stored")
+		}
+	})
+}
+
 // While a pair is unsaved no other refresh token is spent, and when the store works again the newest is kept.
 func TestRefreshWhileUnsaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -154,6 +185,26 @@ func TestRemovedElsewhere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What another process removed is not refreshed any more.
+func TestRemovedElsewhereWhileIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newRig(t)
+		b := newRigOn(t, a.agent, a.store.Store, a.agent.endpoint())
+		a.authorised()
+		if err := b.Remove(context.Background(), account); err != nil {
+			t.Fatal(err)
+		}
+		sleep(time.Hour)
+		if _, err := a.tokenWithin(time.Minute); !errors.Is(err, tokens.ErrNoGrant) {
+			t.Errorf("Token: %v, want ErrNoGrant", err)
+		}
+		synctest.Wait()
+		a.refreshes(1)
+		a.state(tokens.StateUnauthorised)
+		a.events.expect(t, tokens.EventRemoved)
+	})
 }
 
 // A store that went back in time, as a replica that takes over may, gets the newest grant again.

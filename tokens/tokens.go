@@ -3,8 +3,9 @@
 // A grant is one FreeAgent user's authorisation of one app: an access token that
 // lives an hour and a refresh token that is exchanged for a new pair each time it
 // is used (RFC 6749's terms; https://dev.freeagent.com/docs/oauth). Whether the
-// spent refresh token dies at once is not known, so a new pair is never risked:
-// it serves from memory first, and is written until the write succeeds.
+// spent refresh token dies at once is not known, so a new pair is never risked: it
+// is stored before it is used, and if that fails serves from memory and is written
+// until the write succeeds.
 //
 // The Manager answers from memory. What takes time happens in flights: at most
 // one per account, detached from whoever waits for it, so that a client that
@@ -67,7 +68,8 @@ type Store interface {
 	// Lock makes the caller the only one who may refresh the account, over all
 	// processes that share the store, and proves that the store can be
 	// written before a refresh token is spent. It blocks until then, or until ctx
-	// ends. Save needs no lock: its versions fence a holder that was too slow.
+	// ends; the lock itself lasts until unlock. Save needs no lock: its versions
+	// fence a holder that was too slow.
 	Lock(ctx context.Context, account string) (unlock func(), err error)
 	Close() error
 }
