@@ -132,6 +132,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	}
 	if err == nil {
 		permit.Sent()
+		resp = withoutTrailer(resp)
 		resp.Body = &answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
 		return resp, nil
 	}
@@ -147,6 +148,17 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		sent:    a.connected,
 		write:   !isRead(req.Method),
 	}
+}
+
+// withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The
+// transport writes it into its own answer when the body ends, so another one is handed on.
+func withoutTrailer(resp *http.Response) *http.Response {
+	if resp.ContentLength >= 0 {
+		return resp
+	}
+	other := *resp
+	other.Trailer = nil
+	return &other
 }
 
 // prepare makes the request of one attempt: with its token, and with the body from its beginning.

@@ -150,6 +150,21 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
+// What FreeAgent sends back may echo the token; the log quotes none of it. (The rig looks for tokens in all that leaves.)
+func TestGarbageIsNotQuoted(t *testing.T) {
+	for _, answer := range []string{
+		"HTTP/1.1 " + accessToken + "\r\n\r\n",
+		accessToken + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n" + accessToken + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: " + accessToken + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + accessToken + "\r\n\r\n",
+	} {
+		r, _ := withUpstream(t, func(q *received) bool { q.read(); q.write(answer); return false })
+		r.do("POST", "/v2/invoices", "{}").refused(t, 502, mayHaveActed)
+		equal(t, "reason", r.logged(1)["reason"], "connection_terminated: upstream: what came back is no answer that can be read")
+	}
+}
+
 // An answer that is cut off reaches the client as one that is cut off, never as a whole one.
 func TestCutOffAnswers(t *testing.T) {
 	for name, answer := range map[string]string{

@@ -65,11 +65,6 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 
 // receive prepares FreeAgent's answer for the client.
 func (s *sending) receive(resp *http.Response) error {
-	if resp.ContentLength < 0 {
-		// A trailer would be passed on as it comes, past cleanResponse; FreeAgent sends none. The transport puts it
-		// into its own answer when the body ends, so ReverseProxy gets a body that is none of that answer's.
-		resp.Trailer = nil
-	}
 	cleanResponse(resp.Header)
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		s.x.Header()["Content-Type"] = nil // else net/http guesses one

@@ -46,7 +46,7 @@ func TestKeepsFromUpstream(t *testing.T) {
 		"Referer", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
 		"X-Original-URL", "X-Rewrite-URL", "X-RateLimit-Test",
 		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "HTTP2-Settings", "Upgrade", "Sec-Fetch-Mode", "Sec-Fetch-Dest",
-		"Sec-Ch-Ua",
+		"Sec-Ch-Ua", "X-Forwarded", "X_Subdomain", "X_Forwarded_For", "Content_Type",
 	}
 	var headers []string
 	for _, name := range names {

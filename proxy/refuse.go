@@ -74,6 +74,10 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
+// linger is how long the rest of a refused body may take, before its connection is closed. Closed at once, the
+// client might never read why.
+const linger = 5 * time.Second
+
 // refusal is what a client is told.
 type refusal struct {
 	status  int
@@ -96,6 +100,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
 	}
 	x.upstream = false
+	_ = x.control.SetReadDeadline(time.Now().Add(linger)) // for what the server still reads of a body that we did not
 	f.write(x, r)
 	if errors.Is(err, errClientGone) {
 		x.status = statusClientGone
@@ -131,6 +136,8 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errBodyTooLarge):
 		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
 			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
+	case errors.Is(err, errDraining):
+		return explainToken(x, err)
 	case errors.Is(err, errBodyStalled):
 		return refusal{status: http.StatusRequestTimeout, kind: "http_request_error", hangUp: true,
 			details: "the body stopped coming; nothing was sent to FreeAgent"}

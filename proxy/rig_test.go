@@ -33,6 +33,7 @@ var ample = []limiter.Window{{Requests: 1_000_000, Per: time.Minute}}
 type rig struct {
 	t       *testing.T
 	addr    string // host:port that clients dial
+	proxy   *proxy.Proxy
 	tokens  *tokens.Manager
 	limiter *limiter.Local
 	log     *logBuffer
@@ -98,9 +99,9 @@ func (r *rig) listen(cfg proxy.Config) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.addr = listener.Addr().String()
+	r.addr, r.proxy = listener.Addr().String(), proxy.New(cfg)
 	server := &http.Server{
-		Handler:                      proxy.New(cfg),
+		Handler:                      r.proxy,
 		ReadHeaderTimeout:            10 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               64 << 10,

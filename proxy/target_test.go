@@ -16,7 +16,7 @@ func TestTargetByteForByte(t *testing.T) {
 		{"/v2/", "/v2/"},
 		{"/v2/company/", "/v2/company/"},
 		{"//v2//company", "/v2/company"},
-		{"/v2//token_endpoint", "/v2/token_endpoint"},
+		{"/v2//token", "/v2/token"},
 		{"///v2///invoices////1//", "/v2/invoices/1/"},
 		{"/accounts/acme/v2/company", "/v2/company"},
 		{"//accounts//acme//v2//company?x=//y", "/v2/company?x=//y"},
@@ -90,6 +90,22 @@ func TestNotTheAPI(t *testing.T) {
 	}
 	r.get("/accounts/ACME/v2/company").refused(t, 404, "no account of this name")
 	r.get("/accounts/ac%6de/v2/company").refused(t, 404, "no account of this name")
+	u.nothing()
+}
+
+// FreeAgent's OAuth is not for clients: what it answers to a refresh would be the tokens.
+func TestOAuthIsNotForwarded(t *testing.T) {
+	r, u := withUpstream(t, well)
+	for _, target := range []string{
+		"/v2/token_endpoint", "/v2//token_endpoint", "//v2/token_endpoint/", "/v2/token_endpoint?grant_type=refresh_token",
+		"/v2/token%5fendpoint", "/v2/%2ftoken_endpoint", "/v2/token_endpoint.json", "/accounts/acme/v2/token_endpoint",
+		"/v2/approve_app?client_id=id&response_type=code", "/v2/approv%65_app",
+		"http://" + strings.TrimPrefix(u.url, "http://") + "/v2/token_endpoint",
+	} {
+		for _, method := range []string{"GET", "POST"} {
+			r.do(method, target, "grant_type=refresh_token").refused(t, 404, "the proxy keeps the tokens")
+		}
+	}
 	u.nothing()
 }
 

@@ -20,6 +20,7 @@ const drainMargin = 5 * time.Second
 // answers of what was sent upstream, grants that are not stored yet, the limiter's state.
 func (s *server) drain(ctx context.Context) error {
 	s.ready.shut()
+	s.proxy.Drain()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Upstream.Timeout+drainMargin)
 	defer cancel()
 	var ending sync.WaitGroup

@@ -71,6 +71,7 @@ type server struct {
 	store   *tokens.File
 	limiter *limiter.Local
 	tokens  *tokens.Manager
+	proxy   *proxy.Proxy
 	http    []*http.Server
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
@@ -108,6 +109,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Permit:   s.refreshPermit,
 		Observe:  observeTokens(log),
 	})
+	s.proxy = s.newProxy()
 	if err = s.bind(); err != nil {
 		return nil, err
 	}
@@ -164,8 +166,8 @@ func (s *server) loadGrants(ctx context.Context) error {
 	return nil
 }
 
-// proxy builds the handler that programs talk to.
-func (s *server) proxy() *proxy.Proxy {
+// newProxy builds the handler that programs talk to.
+func (s *server) newProxy() *proxy.Proxy {
 	hosts := slices.Clone(s.cfg.AllowedHosts)
 	if s.cfg.PublicURL != nil {
 		hosts = append(hosts, s.cfg.PublicURL.Host)
@@ -203,13 +205,12 @@ func proxyAccounts(cfg Config) []proxy.Account {
 
 // bind makes the listeners and their servers.
 func (s *server) bind() error {
-	handler := s.proxy()
 	for _, address := range s.cfg.Listen {
 		listener, err := listen(address)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w; change listen, or stop what uses it", address, err)
 		}
-		s.add(listener, handler)
+		s.add(listener, s.proxy)
 		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()))
 	}
 	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)

@@ -1,0 +1,129 @@
+package proxy_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// framings of a body of which only the beginning comes.
+var halves = map[string]string{
+	"Content-Length: 100":        "half",
+	"Content-Length: 20000000":   strings.Repeat("half", 1<<19),
+	"Transfer-Encoding: chunked": "4\r\nhalf\r\n",
+}
+
+// A body that stops coming holds nothing for ever, and nothing of it is sent.
+func TestBodyStopsComing(t *testing.T) {
+	t.Parallel()
+	for framing, half := range halves {
+		r, u := withUpstream(t, well, timeout(300*time.Millisecond))
+		c := r.dial().send(text("POST /v2/invoices HTTP/1.1", "Host: "+r.addr, framing), half)
+		got := c.answer("POST")
+		if got.refused(t, 408, "nothing was sent to FreeAgent"); t.Failed() {
+			t.Fatal(framing)
+		}
+		equal(t, framing+": closes", got.closes, true)
+		equal(t, framing+": rest", c.rest(), "")
+		equal(t, framing+": permits", r.taken(ample), 0)
+		u.nothing()
+	}
+}
+
+// A body that moves may take longer than the timeout, and leaves no deadline behind for the
+// next request of its connection, or for a wait.
+func TestSlowBodyIsNotCut(t *testing.T) {
+	t.Parallel()
+	idle := 600 * time.Millisecond
+	r, u := withUpstream(t, func(q *received) bool {
+		q.read()
+		time.Sleep(2 * idle / 3)
+		return q.write(reply(201, fine))
+	}, timeout(idle))
+	c := r.dial().send(text("POST /v2/invoices HTTP/1.1", "Host: "+r.addr, "Content-Length: 12"))
+	for _, piece := range strings.Split("some,thi,ng,abc", ",") {
+		time.Sleep(idle / 2)
+		c.send(piece)
+	}
+	c.answer("POST").passed(t, 201, fine)
+	equal(t, "body", u.only().body, "somethingabc")
+	time.Sleep(2 * idle)
+	c.send(r.request("POST", "/v2/invoices", "{}")).answer("POST").passed(t, 201, fine)
+}
+
+// Shutting down does not wait for bodies: nothing of them was sent.
+func TestDrainRefusesUploads(t *testing.T) {
+	t.Parallel()
+	for framing, half := range halves {
+		r, u := withUpstream(t, well)
+		c := r.dial().send(text("POST /v2/invoices HTTP/1.1", "Host: "+r.addr, "Expect: 100-continue", framing))
+		equal(t, framing+": asks for the body", c.begin("POST").StatusCode, 100)
+		c.send(half)
+		r.proxy.Drain()
+		got := c.answer("POST")
+		if got.refused(t, 503, "shutting down"); t.Failed() {
+			t.Fatal(framing)
+		}
+		equal(t, framing+": Retry-After", got.header.Get("Retry-After"), "5")
+		equal(t, framing+": closes", got.closes, true)
+
+		r.do("POST", "/v2/invoices", "{}").refused(t, 503, "shutting down")
+		u.nothing()
+		r.get("/v2/company").passed(t, 200, fine) // it is the limiter that ends these
+	}
+}
+
+// A client that takes nothing of its answer does not keep a connection to FreeAgent for ever.
+func TestClientStopsReading(t *testing.T) {
+	t.Parallel()
+	left := make(chan struct{})
+	r, _ := withUpstream(t, func(q *received) bool {
+		q.read()
+		q.write(text("HTTP/1.1 200 OK", "Content-Length: 1073741824"))
+		for piece := strings.Repeat("x", mib); q.write(piece); {
+		}
+		close(left)
+		return false
+	}, timeout(400*time.Millisecond))
+	c := r.dial().send(r.request("GET", "/v2/attachments/1", ""))
+	begun := c.begin("GET")
+	select {
+	case <-left:
+	case <-time.After(patience):
+		t.Fatal("FreeAgent is still sending")
+	}
+	if n, err := io.Copy(io.Discard, begun.Body); err == nil {
+		t.Errorf("an answer of 1 GiB looks whole after %d bytes", n)
+	}
+	r.logged(1)
+}
+
+// The rest of a refused body does not hold its connection for ever.
+func TestRefusedBodyStopsComing(t *testing.T) {
+	t.Parallel()
+	for framing, half := range halves {
+		r, u := withUpstream(t, well)
+		c := r.dial().send(text("POST /nowhere HTTP/1.1", "Host: "+r.addr, framing), half)
+		c.answer("POST").refused(t, 404, "below /v2/")
+		equal(t, framing+": rest", c.rest(), "")
+		u.nothing()
+	}
+}
+
+// A client that reads slowly gets all of it, longer than the timeout.
+func TestSlowReaderIsNotCut(t *testing.T) {
+	t.Parallel()
+	const size = 24 * mib
+	r, _ := withUpstream(t, always(reply(200, strings.Repeat("x", size))), timeout(4*time.Second))
+	c := r.dial()
+	_ = c.SetReadBuffer(64 << 10)
+	began := time.Now()
+	n, err := io.Copy(io.Discard, &slowReader{c.send(r.request("GET", "/v2/attachments/1", "")).begin("GET").Body, size})
+	if n != size || err != nil {
+		t.Errorf("%d bytes, %v; want %d", n, err, size)
+	}
+	if took := time.Since(began); took < 4500*time.Millisecond {
+		t.Errorf("took %v: not long enough to prove anything", took)
+	}
+}
