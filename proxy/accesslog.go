@@ -34,6 +34,7 @@ type exchange struct {
 	waited    time.Duration // for permits and tokens
 	attempts  int
 	upstream  bool // the answer is FreeAgent's
+	unread    bool // the request has a body that was not read to its end
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
@@ -45,6 +46,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		requestID:      requestID(r),
 		method:         r.Method,
 		path:           r.URL.Path,
+		unread:         r.ContentLength != 0,
 	}
 	w.Header()["X-Request-Id"] = []string{x.requestID}
 	return x

@@ -60,6 +60,7 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 		read.Close()
 		return nil, err
 	}
+	x.unread = false
 	return read, nil
 }
 

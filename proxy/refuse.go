@@ -100,7 +100,11 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
 	}
 	x.upstream = false
-	_ = x.control.SetReadDeadline(time.Now().Add(linger)) // for what the server still reads of a body that we did not
+	if x.unread {
+		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets.
+		f.hangUp = true
+		_ = x.control.SetReadDeadline(time.Now().Add(linger))
+	}
 	f.write(x, r)
 	if errors.Is(err, errClientGone) {
 		x.status = statusClientGone

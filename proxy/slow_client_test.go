@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"freeagent-proxy/limiter"
 )
 
 // framings of a body of which only the beginning comes.
@@ -99,16 +101,67 @@ func TestClientStopsReading(t *testing.T) {
 	r.logged(1)
 }
 
-// The rest of a refused body does not hold its connection for ever.
+// A refusal does not wait for the rest of a body, which does not hold its connection for ever either.
 func TestRefusedBodyStopsComing(t *testing.T) {
 	t.Parallel()
-	for framing, half := range halves {
-		r, u := withUpstream(t, well)
-		c := r.dial().send(text("POST /nowhere HTTP/1.1", "Host: "+r.addr, framing), half)
-		c.answer("POST").refused(t, 404, "below /v2/")
-		equal(t, framing+": rest", c.rest(), "")
-		u.nothing()
+	r, u := withUpstream(t, well)
+	type refusal struct {
+		request, half string
+		status        int
 	}
+	var cases []refusal
+	for framing, half := range halves {
+		cases = append(cases,
+			refusal{text("POST /nowhere HTTP/1.1", "Host: localhost", framing), half, 404},
+			refusal{text("POST /nowhere HTTP/1.1", "Host: localhost", framing, "Expect: 100-continue"), "", 404},
+			refusal{text("PUT /v2/company HTTP/1.1", "Host: evil.example", framing), half, 421},
+			refusal{text("POST /v2/company HTTP/1.1", "Host: localhost", "Origin: null", framing), "", 403},
+			refusal{text("POST /v2/company HTTP/1.1", "Host: localhost", "X-FreeAgent-Account: nobody", framing), half, 404})
+	}
+	cases = append(cases,
+		refusal{text("POST /nope HTTP/1.1", "Host: localhost", "Content-Length: 10"), "abc", 404},
+		refusal{text("POST /nope HTTP/1.0", "Connection: keep-alive", "Content-Length: 10"), "abc", 404},
+		refusal{text("GET /nope HTTP/1.1", "Host: localhost", "Content-Length: 10"), "", 404})
+	together(cases, func(c refusal) {
+		client, began := r.dial().send(c.request, c.half), time.Now()
+		got := client.answer("POST")
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%q: answered after %v", c.request, took)
+		}
+		got.refused(t, c.status, "")
+		equal(t, c.request+": closes", got.closes, true)
+		equal(t, c.request+": rest", client.rest(), "")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%q: closed after %v", c.request, took)
+		}
+	})
+	u.nothing()
+}
+
+// A refusal without a body, and one whose body was read, leave the connection open.
+func TestRefusalKeepsConnection(t *testing.T) {
+	t.Parallel()
+	r, u := withUpstream(t, always(reply(200, fine)), api(limiter.Window{Requests: 1, Per: time.Hour}))
+	c := r.dial()
+	c.send(r.request("GET", "/v2/company", "")).answer("GET").passed(t, 200, fine)
+	for _, framing := range []string{"Content-Length: 8", "Transfer-Encoding: chunked"} {
+		body := "8 bytes."
+		if strings.HasPrefix(framing, "Transfer") {
+			body = chunked(body)
+		}
+		for _, request := range []string{
+			text("GET /nope HTTP/1.1", "Host: localhost"),
+			text("POST /nope HTTP/1.1", "Host: localhost", "Content-Length: 0"),
+			text("POST /v2/invoices HTTP/1.1", "Host: localhost", "Prefer: wait=0", framing) + body,
+		} {
+			got := c.send(request).answer("POST")
+			if got.status != 404 && got.status != 429 {
+				t.Errorf("%q: status %d", request, got.status)
+			}
+			equal(t, request+": closes", got.closes, false)
+		}
+	}
+	u.only()
 }
 
 // A client that reads slowly gets all of it, longer than the timeout.
