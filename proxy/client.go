@@ -16,6 +16,10 @@ const anonymous = "anonymous"
 // after `Content-Length: 0` makes its next request begin with them ("nullDELETE"): refused, not forwarded.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch}
 
+// freeAgentHosts are whom programs name that take us for an HTTP proxy, whichever upstream we have: FreeAgent's API
+// and its sandbox (https://dev.freeagent.com/docs/introduction).
+var freeAgentHosts = []string{"api.freeagent.com", "api.sandbox.freeagent.com"}
+
 // admit keeps out what no program of ours sends: unknown methods, names that are
 // not ours (DNS rebinding), and requests that a web page makes a browser send.
 func (p *Proxy) admit(r *http.Request) error {
@@ -43,7 +47,7 @@ func (p *Proxy) answersTo(r *http.Request) bool {
 	if isLoopbackHost(host) || p.hosts[host] {
 		return true
 	}
-	if isAbsolute(r.RequestURI) && host == canonicalHost(p.config.Upstream.Host) {
+	if isAbsolute(r.RequestURI) && (host == canonicalHost(p.config.Upstream.Host) || slices.Contains(freeAgentHosts, host)) {
 		return true // a program that takes us for an HTTP proxy names whom it wants
 	}
 	return host == connectedTo(r)

@@ -61,7 +61,7 @@ func TestHost(t *testing.T) {
 	foreign := []string{
 		"evil.example", "evil.example:" + port, "localhost.evil.example", "evillocalhost", "127.0.0.1.evil.example", "127.0.0.1.nip.io",
 		"freeagent.internal.evil.example", "xfreeagent.internal", "10.0.0.1", "[fe80::1]", "0.0.0.0:" + port, "[::]:" + port, "169.254.169.254",
-		"api.freeagent.com", "2130706433", "0x7f.1", "127.1", "localhost:80:80", "localhost,evil.example",
+		"freeagent.com", "2130706433", "0x7f.1", "127.1", "localhost:80:80", "localhost,evil.example",
 	}
 	for _, host := range ours {
 		if got := r.ask(text("GET /v2/company HTTP/1.1", "Host: "+host)); got.status != 200 {
@@ -98,9 +98,14 @@ func TestNoHost(t *testing.T) {
 	equal(t, "upstream", len(u.all()), 2)
 }
 
-// The upstream's own name is good only where a program takes us for an HTTP proxy.
+// The names of upstream and FreeAgent are good only where a program takes us for an HTTP proxy.
 func TestUpstreamsHost(t *testing.T) {
 	r := newRig(t, "http://freeagent.test:1")
+	for _, host := range []string{"api.freeagent.com", "api.sandbox.freeagent.com", "API.FreeAgent.com.:80"} {
+		r.ask(text("GET http://"+host+"/v2/company HTTP/1.1", "Host: "+host)).refused(t, 503, "never authorised")
+		r.ask(text("GET /v2/company HTTP/1.1", "Host: "+host)).refused(t, 421, "")
+		r.ask(text("GET http://evil."+host+"/v2/company HTTP/1.1", "Host: "+host)).refused(t, 421, "")
+	}
 	r.ask(text("GET /v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 421, "")
 	r.ask(text("GET http://freeagent.test/v2/company HTTP/1.1", "Host: freeagent.test")).refused(t, 503, "never authorised")
 	r.ask(text("GET http://FREEAGENT.test.:9/v2/company HTTP/1.1", "Host: x")).refused(t, 503, "never authorised")
