@@ -85,14 +85,12 @@ func canonicalHost(hostport string) string {
 
 // isCrossSite reports whether a browser says that another origin's page made it send the
 // request. As in http.CrossOriginProtection, but for safe methods too: a page has no
-// business in reading invoices either. Programs send neither header.
+// business in reading invoices either. One sign is enough, whatever the other one says. Programs send neither header.
 func isCrossSite(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "":
-	case "same-origin", "none": // none: typed into the address bar
-		return false
-	default:
-		return true
+	for _, site := range r.Header["Sec-Fetch-Site"] {
+		if site != "" && site != "same-origin" && site != "none" { // none: typed into the address bar
+			return true
+		}
 	}
 	origins := r.Header["Origin"]
 	if len(origins) == 0 {

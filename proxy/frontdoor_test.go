@@ -131,6 +131,12 @@ func TestCrossSite(t *testing.T) {
 		{[]string{"Sec-Fetch-Site: SAME-ORIGIN"}, false},
 		{[]string{"Sec-Fetch-Site: something-new"}, false},
 		{[]string{"Sec-Fetch-Site: cross-site", "Origin: http://" + r.addr}, false},
+		{[]string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"}, true},
+		{[]string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"}, false},
+		{[]string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: none"}, false},
+		{[]string{"Sec-Fetch-Site:", "Sec-Fetch-Site: same-site"}, false},
+		{[]string{"Sec-Fetch-Site: same-origin", "Origin: http://evil.example"}, false},
+		{[]string{"Sec-Fetch-Site: none", "Origin: null"}, false},
 		{[]string{"Origin: https://evil.example"}, false},
 		{[]string{"Origin: http://127.0.0.1"}, false},         // another port is another origin
 		{[]string{"Origin: http://localhost:" + port}, false}, // and so is another name
