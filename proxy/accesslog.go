@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,7 +27,7 @@ type exchange struct {
 	began     time.Time
 	requestID string
 	method    string
-	path      string // without the query, which may hold secrets
+	path      string // see loggedPath
 	client    string
 	account   string
 	reason    string        // why we refused, or how the transfer ended
@@ -45,11 +46,21 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		began:          time.Now(),
 		requestID:      requestID(r),
 		method:         r.Method,
-		path:           r.URL.Path,
+		path:           loggedPath(r.RequestURI),
 		unread:         r.ContentLength != 0,
 	}
 	w.Header()["X-Request-Id"] = []string{x.requestID}
 	return x
+}
+
+// loggedPath is the path as the client sent it, without the query, which may hold secrets: also one whose
+// question mark a program has encoded with the rest, and a fragment, which is never to be sent.
+func loggedPath(requestURI string) string {
+	path := originForm(requestURI)
+	for _, end := range []string{"?", "#", "%3F", "%3f"} {
+		path, _, _ = strings.Cut(path, end)
+	}
+	return path
 }
 
 // finish writes the access log's line, whatever happened, and answers a panic of ours.

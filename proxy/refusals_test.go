@@ -154,12 +154,18 @@ func TestAccessLog(t *testing.T) {
 	r.get("/v1/caf%C3%A9%0a?"+mark, "Cookie: "+mark)
 	r.ask(text("GET http://user:"+mark+"@localhost/v2/company?"+mark+" HTTP/1.1", "Host: "+mark))
 	r.get("/v2/company", "X-FreeAgent-Account: "+mark)
-	r.logged(4)
+	r.get("//v1/company%3fsecret=" + mark)
+	r.get("/v2/invoices%3Fsecret=" + mark + "?x")
+	r.get("/v2/company#" + mark)
+	r.logged(7)
 	for i, want := range []logLine{
 		{"client": "anonymous", "account": account, "method": "POST", "path": "/accounts/acme/v2/invoices", "status": 200.0, "attempts": 1.0, "answered_by": "upstream", "reason": ""},
-		{"client": "anonymous", "account": "", "method": "GET", "path": "/v1/café\n", "status": 404.0, "attempts": 0.0, "answered_by": "proxy", "reason": "http_request_denied: path is not FreeAgent's API"},
+		{"client": "anonymous", "account": "", "method": "GET", "path": "/v1/caf%C3%A9%0a", "status": 404.0, "attempts": 0.0, "answered_by": "proxy", "reason": "http_request_denied: path is not FreeAgent's API"},
 		{"client": "anonymous", "account": account, "method": "GET", "path": "/v2/company", "status": 200.0, "attempts": 1.0, "answered_by": "upstream", "reason": ""},
 		{"client": "anonymous", "account": "", "method": "GET", "path": "/v2/company", "status": 404.0, "attempts": 0.0, "answered_by": "proxy", "reason": "http_request_denied: unknown account"},
+		{"path": "//v1/company", "status": 404.0},
+		{"path": "/v2/invoices", "status": 200.0},
+		{"path": "/v2/company", "status": 200.0},
 	} {
 		got := r.log.lines("request")[i]
 		names := slices.Sorted(maps.Keys(got))
