@@ -86,21 +86,55 @@ func preferredWait(lines []string) (time.Duration, bool) {
 	return 0, false
 }
 
-// wantsXML reports whether the client speaks XML: by what it accepts, or, when that leaves it
+// wantsXML reports whether the client speaks XML: by what it accepts most, or, when that leaves it
 // open, by what it sends.
 func wantsXML(r *http.Request) bool {
 	accept := strings.ToLower(strings.Join(r.Header["Accept"], ","))
-	xml, json := strings.Index(accept, "xml"), strings.Index(accept, "json")
+	xml, json := accepted(accept, "xml"), accepted(accept, "json")
 	switch {
-	case xml >= 0 && json >= 0:
-		return xml < json
-	case xml >= 0:
+	case xml.q > 0 && json.q > 0:
+		return xml.q > json.q || xml.q == json.q && xml.at < json.at
+	case xml.q > 0:
 		// A browser lists XML among many; a program that speaks it asks for it alone.
 		return !strings.Contains(accept, "text/html")
-	case json >= 0:
+	case json.q > 0:
 		return false
 	}
 	return slices.ContainsFunc(r.Header["Content-Type"], func(v string) bool {
 		return strings.Contains(strings.ToLower(v), "xml")
 	})
+}
+
+// preference is how much a client likes a format (RFC 9110, section 12.4.2), and where in its list it says so.
+type preference struct {
+	q  float64 // 0: not at all
+	at int
+}
+
+// accepted finds the media range of a format, such as "json", that an Accept header prefers.
+func accepted(accept, format string) preference {
+	var best preference
+	at := 0
+	for item := range strings.SplitSeq(accept, ",") {
+		mediaRange, parameters, _ := strings.Cut(item, ";")
+		if q := quality(parameters); strings.Contains(mediaRange, format) && q > best.q {
+			best = preference{q, at}
+		}
+		at++
+	}
+	return best
+}
+
+// quality is the weight among a media range's parameters; 1 if it has none that can be read.
+func quality(parameters string) float64 {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, value, _ := strings.Cut(parameter, "=")
+		if strings.TrimSpace(name) != "q" {
+			continue
+		}
+		if q, err := strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
+			return q
+		}
+	}
+	return 1
 }
