@@ -121,6 +121,30 @@ func TestMalformedTargets(t *testing.T) {
 	u.nothing()
 }
 
+// What the README says of requests that no handler sees: answered by Go's server, and hung up on.
+func TestServersOwnAnswers(t *testing.T) {
+	r, u := withUpstream(t, well)
+	for _, c := range []struct {
+		request string
+		status  int
+	}{
+		{text("GET /v2/contacts?search=a b HTTP/1.1", "Host: localhost"), 400},
+		{text("GET /v2/a%zz HTTP/1.1", "Host: localhost"), 400},
+		{text("GET /v2/company HTTP/1.1", "Host: localhost", "no header"), 400},
+		{text("POST /v2/invoices HTTP/1.1", "Host: localhost", "Expect: 200-ok", "Content-Length: 0"), 417},
+		{text("GET /v2/company HTTP/1.1", "Host: localhost", "X-Long: "+strings.Repeat("x", 80<<10)), 431},
+		{text("POST /v2/invoices HTTP/1.1", "Host: localhost", "Transfer-Encoding: gzip"), 501},
+		{text("GET /v2/company HTTP/3.0", "Host: localhost"), 505},
+	} {
+		got := r.ask(c.request)
+		if got.status != c.status || !got.closes || got.header.Get("Proxy-Status") != "" {
+			t.Errorf("%.60q: %d, closes %v, %v", c.request, got.status, got.closes, got.header)
+		}
+	}
+	u.nothing()
+	equal(t, "logged", len(r.log.lines("request")), 0)
+}
+
 func TestConnectIsRefused(t *testing.T) {
 	r, u := withUpstream(t, well)
 	for _, request := range []string{
