@@ -116,6 +116,33 @@ func TestSIGTERM(t *testing.T) {
 	}
 }
 
+// SIGHUP disturbs nothing, not even shutting down, and says what to do instead.
+func TestSIGHUP(t *testing.T) {
+	d := newDrain(t, 2*time.Second)
+	hangUp := func() {
+		if err := d.proxy.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hangUp()
+	if _, err := d.proxy.await(&d.proxy.stderr, `"level":"warn".*"msg":"SIGHUP changes nothing: .*restart to apply it"`); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if waiting := <-d.waiting; waiting.status != http.StatusServiceUnavailable {
+		t.Errorf("what waits: %+v; want 503", waiting)
+	}
+	hangUp()
+	if slow := <-d.slow; slow.err != nil || slow.status != http.StatusOK {
+		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
+	}
+	if code, err := d.proxy.wait(); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &d.proxy.stderr)
+	}
+}
+
 // A second signal does not wait.
 func TestSecondSIGTERM(t *testing.T) {
 	d := newDrain(t, time.Minute)

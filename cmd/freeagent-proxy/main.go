@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 )
 
 // Set by the linker; see the Makefile.
@@ -38,6 +40,24 @@ func main() {
 		os.Exit(exitFailed)
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// outliveHangups makes SIGHUP a line in the log, until stop is called. Whoever sends it to a server wants it to
+// read its configuration anew, not to end amid its requests.
+func outliveHangups(log *zap.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	var logging sync.WaitGroup
+	logging.Go(func() {
+		for range hangups {
+			log.Warn("SIGHUP changes nothing: the configuration is read at the start only; restart to apply it")
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		logging.Wait()
+	}
 }
 
 // command is what a subcommand may touch.

@@ -44,6 +44,7 @@ func (c *command) serve(ctx context.Context) error {
 	}
 	log, flush := newLogger(c.stderr, cfg.Log)
 	defer flush()
+	defer outliveHangups(log)()
 	// net/http's transport tells the global logger what it finds odd about answers.
 	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
 	if err != nil {
