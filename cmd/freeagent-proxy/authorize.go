@@ -124,6 +124,9 @@ func (a authorization) codeFrom(pasted string) (string, error) {
 		return "", errors.New("nothing was pasted; nothing was changed")
 	}
 	if !strings.ContainsAny(pasted, "?&/ ") && !strings.HasPrefix(pasted, "code=") {
+		if code, err := url.PathUnescape(pasted); err == nil {
+			return code, nil // cut from an address, where it is encoded
+		}
 		return pasted, nil
 	}
 	_, query, found := strings.Cut(pasted, "?")

@@ -33,7 +33,8 @@ import (
 //	start NAME ARG…            runs it in the background
 //	serve NAME ARG…            runs `serve ARG…` in the background until it listens; sets $PROXY and $ADMIN
 //	printed NAME PATTERN       waits until it has printed that; sets $FOUND to the pattern's first group
-//	approve NAME [deny]        presses the button on the page that it has printed; sets $REDIRECT to where that leads, and $CODE
+//	approve NAME [deny]        presses the button on the page that it has printed; sets $REDIRECT to where that leads, $CODE, and $ENCODED to the
+//	                           code as an address may have it
 //	type NAME TEXT             gives it a line of standard input
 //	finish NAME                waits for its end; it must exit with 0, after ! with 1
 //	end NAME [SIGNAL]          sends it SIGTERM, or another signal, then as finish
@@ -275,7 +276,9 @@ func (s *scene) approve(_ bool, args []string) {
 	redirect, err := resp.Location()
 	s.Check(err)
 	s.Setenv("REDIRECT", redirect.String())
-	s.Setenv("CODE", redirect.Query().Get("code"))
+	code := redirect.Query().Get("code")
+	s.Setenv("CODE", code)
+	s.Setenv("ENCODED", "%"+strings.ReplaceAll(fmt.Sprintf("% x", code), " ", "%"))
 }
 
 func (s *scene) typeLine(_ bool, args []string) {
