@@ -141,13 +141,16 @@ func (a authorization) codeFrom(pasted string) (string, error) {
 	return a.codeIn(values)
 }
 
-// codeIn reads FreeAgent's redirect: `code` and our `state`, or `error`.
+// errState says that an address is not FreeAgent's answer to this run, whatever else is in it.
+var errState = errors.New("the state is not the one of this run; open the address that was just printed. Nothing was changed")
+
+// codeIn reads FreeAgent's redirect: our `state`, and `code` or `error`.
 func (a authorization) codeIn(values url.Values) (string, error) {
 	switch {
+	case subtle.ConstantTimeCompare([]byte(values.Get("state")), []byte(a.state)) != 1:
+		return "", errState
 	case values.Get("error") != "":
 		return "", fmt.Errorf("FreeAgent did not authorise: %q; nothing was changed", values.Get("error"))
-	case subtle.ConstantTimeCompare([]byte(values.Get("state")), []byte(a.state)) != 1:
-		return "", errors.New("the state is not the one of this run; open the address that was just printed. Nothing was changed")
 	case values.Get("code") == "":
 		return "", errors.New("the address has no code; nothing was changed")
 	}
@@ -176,7 +179,7 @@ func (c *command) receiveCode(ctx context.Context, a authorization, approve stri
 		}
 		code, err := a.codeIn(r.URL.Query())
 		answerBrowser(w, err)
-		if err == nil || r.URL.Query().Get("error") != "" {
+		if !errors.Is(err, errState) { // that may be anybody's
 			select {
 			case outcomes <- outcome{code, err}:
 			default:
