@@ -124,6 +124,9 @@ func (c *command) showAccount(ctx context.Context, name string) error {
 	defer store.Close()
 	grant, err := store.Load(ctx, name)
 	if errors.Is(err, tokens.ErrNoGrant) {
+		if _, ok := cfg.Accounts[name]; !ok {
+			return notConfigured(cfg, name)
+		}
 		return fmt.Errorf("account %q was never authorised; run `freeagent-proxy authorize --account %s`", name, name)
 	}
 	if err != nil {
@@ -200,8 +203,12 @@ func (c *command) configFor(account string) (Config, error) {
 		return Config{}, err
 	}
 	if _, ok := cfg.Accounts[account]; !ok {
-		known := slices.Sorted(maps.Keys(cfg.Accounts))
-		return Config{}, usageError{fmt.Errorf("account %q is not configured; configured: %s", account, strings.Join(known, ", "))}
+		return Config{}, notConfigured(cfg, account)
 	}
 	return cfg, nil
+}
+
+func notConfigured(cfg Config, account string) error {
+	known := slices.Sorted(maps.Keys(cfg.Accounts))
+	return usageError{fmt.Errorf("account %q is not configured; configured: %s", account, strings.Join(known, ", "))}
 }
