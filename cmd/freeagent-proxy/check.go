@@ -14,8 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-
-	"freeagent-proxy/tokens"
 )
 
 func (c *command) checkCommand() *cobra.Command {
@@ -25,8 +23,8 @@ func (c *command) checkCommand() *cobra.Command {
 		Short: "Check the configuration; with --online also the store and FreeAgent",
 		Long: `Reports every problem of the configuration at once, with its key and line.
 
-With --online it also opens the store and makes one API call for each account, which gets a new
-token only if the stored one has ended. It works whether the proxy runs or not.`,
+With --online it also makes sure that the store can be read and written, and makes one API call for
+each account, which gets a new token only if the stored one has ended. It works whether the proxy runs or not.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), online) },
 	})
@@ -52,22 +50,31 @@ func (c *command) check(ctx context.Context, online bool) error {
 // checkOnline calls FreeAgent for each account through a proxy: the running one, or one of its
 // own for as long as the check takes. Either way the calls are counted and the token stays in.
 func (c *command) checkOnline(ctx context.Context, cfg Config) error {
-	store, err := openStore(cfg)
-	switch {
-	case errors.Is(err, tokens.ErrLocked):
-		if _, err := newControl(ctx, cfg.Store.File); err != nil {
-			return fmt.Errorf("store: locked, but its holder does not answer: %w", err)
-		}
-		fmt.Fprintln(c.stdout, "store: fine, in use by the running proxy")
-		return c.checkAccounts(ctx, cfg, cfg.Listen[0])
-	case err != nil:
+	g, release, err := openGrants(ctx, cfg)
+	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	if err := store.Close(); err != nil {
-		return fmt.Errorf("store: %w", err)
+	_, running := g.(*control)
+	if err := errors.Join(proveAll(ctx, cfg, g), release()); err != nil {
+		return err
+	}
+	if running {
+		fmt.Fprintln(c.stdout, "store: fine, in use by the running proxy")
+		return c.checkAccounts(ctx, cfg, cfg.Listen[0])
 	}
 	fmt.Fprintln(c.stdout, "store: fine")
 	return c.checkWithOwnProxy(ctx, cfg)
+}
+
+// proveAll makes sure that every account's grant could be kept.
+func proveAll(ctx context.Context, cfg Config, g grants) error {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Accounts)) {
+		if err := g.Prove(ctx, name); err != nil {
+			problems = append(problems, fmt.Errorf("store, for account %s: %w", name, err))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {

@@ -71,8 +71,11 @@ func listenControl(folder string) (net.Listener, error) {
 }
 
 // controlHandler does for other processes what only this one may.
-func controlHandler(manager *tokens.Manager) http.Handler {
+func controlHandler(manager grants) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /accounts/{account}/prove", func(w http.ResponseWriter, r *http.Request) {
+		replyControl(w, manager.Prove(r.Context(), r.PathValue("account")))
+	})
 	mux.HandleFunc("PUT /accounts/{account}/grant", func(w http.ResponseWriter, r *http.Request) {
 		var grant tokens.Grant
 		if err := json.NewDecoder(r.Body).Decode(&grant); err != nil {
@@ -109,8 +112,11 @@ func replyControl(w http.ResponseWriter, err error) {
 }
 
 // grants is what the commands do to the store: in their own process when they hold its lock
-// (*tokens.Manager), else in the one that does (*control). Put and Import block until the grant is kept.
+// (writer), else in the one that does (*control). Put and Import block until the grant is kept.
 type grants interface {
+	// Prove makes sure that a grant could be kept: what FreeAgent gives for a code or a refresh token
+	// can be had once. A stored grant that cannot be read is never overwritten.
+	Prove(ctx context.Context, account string) error
 	Put(ctx context.Context, g tokens.Grant) error
 	Import(ctx context.Context, account, refreshToken string) error
 	Remove(ctx context.Context, account string) error
@@ -133,6 +139,10 @@ func newControl(ctx context.Context, folder string) (*control, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c, c.do(ctx, http.MethodGet, "/ping", nil)
+}
+
+func (c *control) Prove(ctx context.Context, account string) error {
+	return c.do(ctx, http.MethodPost, "/accounts/"+url.PathEscape(account)+"/prove", nil)
 }
 
 func (c *control) Put(ctx context.Context, g tokens.Grant) error {

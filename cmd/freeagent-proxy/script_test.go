@@ -33,8 +33,8 @@ import (
 //	start NAME ARG…            runs it in the background
 //	serve NAME ARG…            runs `serve ARG…` in the background until it listens; sets $PROXY and $ADMIN
 //	printed NAME PATTERN       waits until it has printed that; sets $FOUND to the pattern's first group
-//	approve NAME [deny]        presses the button on the page that it has printed; sets $REDIRECT to where that leads, $CODE, and $ENCODED to the
-//	                           code as an address may have it
+//	approve NAME [deny]        presses the button on the page that it has printed; sets $REDIRECT to where that leads, $CODE, and
+//	                           $ENCODED to the code with every byte percent-encoded
 //	type NAME TEXT             gives it a line of standard input
 //	finish NAME                waits for its end; it must exit with 0, after ! with 1
 //	end NAME [SIGNAL]          sends it SIGTERM, or another signal, then as finish

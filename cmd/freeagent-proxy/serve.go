@@ -224,7 +224,7 @@ func (s *server) bind() error {
 	if err != nil {
 		return err
 	}
-	s.add(control, controlHandler(s.tokens))
+	s.add(control, controlHandler(writer{s.tokens, s.store}))
 	return nil
 }
 

@@ -87,32 +87,35 @@ func ownGrants(cfg Config, store *tokens.File) (grants, func() error, error) {
 		defer cancel()
 		return errors.Join(manager.Close(ctx), store.Close())
 	}
-	return manager, release, nil
+	return writer{manager, store}, release, nil
 }
 
-// proveStore makes sure, without holding the store, that a grant could be kept: what FreeAgent gives for a
-// code or a refresh token can be had once. A stored grant that cannot be read is never overwritten.
-func proveStore(ctx context.Context, cfg Config, account string) error {
-	store, err := openStore(cfg)
-	if errors.Is(err, tokens.ErrLocked) {
-		_, release, err := openGrants(ctx, cfg)
-		if err != nil {
-			return err
-		}
-		return release()
-	}
+// writer is the grants of the process that has the store.
+type writer struct {
+	*tokens.Manager
+	store tokens.Store
+}
+
+// Prove is that of grants.
+func (w writer) Prove(ctx context.Context, account string) error {
+	unlock, err := w.store.Lock(ctx, account)
 	if err != nil {
 		return err
 	}
-	unlock, err := store.Lock(ctx, account)
-	if err == nil {
-		unlock()
-		_, err = store.Load(ctx, account)
+	unlock()
+	if _, err := w.store.Load(ctx, account); !errors.Is(err, tokens.ErrNoGrant) {
+		return err
 	}
-	if errors.Is(err, tokens.ErrNoGrant) {
-		err = nil
+	return nil
+}
+
+// proveStore is Prove, wherever the store's writer is, without holding the store.
+func proveStore(ctx context.Context, cfg Config, account string) error {
+	g, release, err := openGrants(ctx, cfg)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, store.Close())
+	return errors.Join(g.Prove(ctx, account), release())
 }
 
 // putGrant keeps a new authorisation, wherever the store's writer is.
