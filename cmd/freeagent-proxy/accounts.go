@@ -87,7 +87,7 @@ func listAccount(ctx context.Context, out io.Writer, store tokens.Store, cfg Con
 		fmt.Fprintf(out, "%s\tnever authorised\t-\t-\n", name)
 		return nil
 	case err != nil:
-		fmt.Fprintf(out, "%s\tunreadable: %v\t-\t-\n", name, err)
+		fmt.Fprintf(out, "%s\tunreadable: %v\t-\t-\n", name, withWayOut(err))
 		return nil
 	}
 	state := "authorised"
@@ -130,7 +130,7 @@ func (c *command) showAccount(ctx context.Context, name string) error {
 		return fmt.Errorf("account %q was never authorised; run `freeagent-proxy authorize --account %s`", name, name)
 	}
 	if err != nil {
-		return err
+		return withWayOut(err)
 	}
 	out := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(out, "account:\t%s\n", name)

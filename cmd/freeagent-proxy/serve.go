@@ -114,7 +114,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 	if err = s.bind(); err != nil {
 		return nil, err
 	}
-	return s, s.loadGrants(ctx)
+	return s, withWayOut(s.loadGrants(ctx))
 }
 
 func (s *server) app(account string) (tokens.App, bool) {

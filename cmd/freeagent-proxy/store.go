@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"freeagent-proxy/tokens"
@@ -104,9 +105,18 @@ func (w writer) Prove(ctx context.Context, account string) error {
 	}
 	unlock()
 	if _, err := w.store.Load(ctx, account); !errors.Is(err, tokens.ErrNoGrant) {
-		return err
+		return withWayOut(err)
 	}
 	return nil
+}
+
+// withWayOut adds to why grants cannot be opened what is left when key and backup are lost. A file that the system
+// does not let us read may be as good as ever.
+func withWayOut(err error) error {
+	if err == nil || !errors.Is(err, tokens.ErrStore) || errors.As(err, new(syscall.Errno)) {
+		return err
+	}
+	return fmt.Errorf("%w. If that cannot be done, `freeagent-proxy accounts remove NAME` forgets the account's authorisation, and `authorize --account NAME` gets a new one", err)
 }
 
 // proveStore is Prove, wherever the store's writer is, without holding the store.
