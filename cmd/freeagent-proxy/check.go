@@ -60,7 +60,11 @@ func (c *command) checkOnline(ctx context.Context, cfg Config) error {
 	}
 	if running {
 		fmt.Fprintln(c.stdout, "store: fine, in use by the running proxy")
-		return c.checkAccounts(ctx, cfg, cfg.Listen[0])
+		address, err := located(ctx, cfg, cfg.Listen[0], func(a addresses) string { return a.Programs })
+		if err != nil {
+			return err
+		}
+		return c.checkAccounts(ctx, cfg, address)
 	}
 	fmt.Fprintln(c.stdout, "store: fine")
 	return c.checkWithOwnProxy(ctx, cfg)

@@ -70,9 +70,16 @@ func listenControl(folder string) (net.Listener, error) {
 	return listener, nil
 }
 
-// controlHandler does for other processes what only this one may.
-func controlHandler(manager grants) http.Handler {
+// addresses are where a running serve listens. Of a configured port 0, any free one, it alone knows.
+type addresses struct {
+	Programs string `json:"programs"` // the first one's
+	Operator string `json:"operator"`
+}
+
+// controlHandler does for other processes what only this one may, and tells them where it listens.
+func controlHandler(manager grants, listening addresses) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /addresses", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(listening) })
 	mux.HandleFunc("POST /accounts/{account}/prove", func(w http.ResponseWriter, r *http.Request) {
 		replyControl(w, manager.Prove(r.Context(), r.PathValue("account")))
 	})
@@ -145,6 +152,26 @@ func (c *control) Prove(ctx context.Context, account string) error {
 	return c.do(ctx, http.MethodPost, "/accounts/"+url.PathEscape(account)+"/prove", nil)
 }
 
+// located is a configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0.
+func located(ctx context.Context, cfg Config, configured string, which func(addresses) string) (string, error) {
+	if !anyPort(configured) {
+		return configured, nil
+	}
+	running, err := newControl(ctx, cfg.Store.File)
+	if err != nil {
+		return "", err
+	}
+	answer, err := running.ask(ctx, http.MethodGet, "/addresses", nil)
+	if err != nil {
+		return "", err
+	}
+	var listening addresses
+	if err := json.Unmarshal(answer, &listening); err != nil {
+		return "", fmt.Errorf("read where the running proxy listens: %w", err)
+	}
+	return which(listening), nil
+}
+
 func (c *control) Put(ctx context.Context, g tokens.Grant) error {
 	body, err := json.Marshal(g)
 	if err != nil {
@@ -162,22 +189,27 @@ func (c *control) Remove(ctx context.Context, account string) error {
 }
 
 func (c *control) do(ctx context.Context, method, path string, body []byte) error {
+	_, err := c.ask(ctx, method, path, body)
+	return err
+}
+
+func (c *control) ask(ctx context.Context, method, path string, body []byte) (answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("ask the running proxy: %w", err)
+		return nil, fmt.Errorf("ask the running proxy: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the running proxy: %w", err)
+		return nil, fmt.Errorf("ask the running proxy: %w", err)
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	answer, _ = io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	switch resp.StatusCode {
-	case http.StatusNoContent:
-		return nil
+	case http.StatusOK, http.StatusNoContent:
+		return answer, nil
 	case http.StatusNotFound:
-		return tokens.ErrNoGrant
+		return nil, tokens.ErrNoGrant
 	default:
-		return fmt.Errorf("the running proxy says: %s", strings.TrimSpace(string(answer)))
+		return nil, fmt.Errorf("the running proxy says: %s", strings.TrimSpace(string(answer)))
 	}
 }

@@ -224,7 +224,7 @@ func (s *server) bind() error {
 	if err != nil {
 		return err
 	}
-	s.add(control, controlHandler(writer{s.tokens, s.store}))
+	s.add(control, controlHandler(writer{s.tokens, s.store}, addresses{s.listen[0].Addr().String(), admin.Addr().String()}))
 	return nil
 }
 

@@ -57,7 +57,11 @@ func (c *command) healthcheck(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(cfg.Admin.Listen)+"/healthz", nil)
+	address, err := located(ctx, cfg, cfg.Admin.Listen, func(a addresses) string { return a.Operator })
+	if err != nil {
+		return fmt.Errorf("no proxy tells the port that it got for admin.listen: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(address)+"/healthz", nil)
 	if err != nil {
 		return fmt.Errorf("ask the running proxy: %w", err)
 	}
