@@ -25,8 +25,10 @@ type sending struct {
 	presence context.Context // ends when the client is known to have left
 	patience time.Duration   // how long the request may still wait for its turn
 
-	renewed  bool // a rejected token was renewed; a second rejection is the resource's own
-	failures int  // connections that broke
+	renewals int          // 401s that a token was renewed for
+	token401 tokens.Token // what the last of them rejected
+	first401 time.Time
+	failures int // connections that broke
 }
 
 // RoundTrip sends the request until there is an answer for the client. What may be sent again:

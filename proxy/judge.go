@@ -14,22 +14,29 @@ import (
 	"freeagent-proxy/tokens"
 )
 
-// maxFailures is how many broken connections a reading request may survive.
-const maxFailures = 2
+const (
+	// maxFailures is how many broken connections a reading request may survive.
+	maxFailures = 2
+	// maxRenewals is how many 401s of one request may each have a token renewed: the second is for one that
+	// was revoked while the request waited for its permit, or before, unseen.
+	maxRenewals = 3
+)
 
 // judge decides what FreeAgent's answer means: send again, hand it on (false, nil), or an
 // error instead of it. It closes the answer's body unless that is handed on.
 func (s *sending) judge(req *http.Request, resp *http.Response, token tokens.Token) (again bool, err error) {
+	body := resp.Body.(*answerBody)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
-		body := resp.Body.(*answerBody)
 		body.pause() // renewing may take longer than the upstream timeout
-		again, err = s.rejected(req, token)
+		again, err = s.rejected(s.tried(req, token, body.began))
 		body.progress()
 	case http.StatusTooManyRequests:
 		again = s.overLimit(resp)
 	default:
-		s.accepted(req, token)
+		if s.p.config.Tokens.Suspicious() {
+			s.p.config.Tokens.Accepted(s.tried(req, token, body.began))
+		}
 	}
 	if again || err != nil {
 		discardBody(resp)
@@ -37,26 +44,19 @@ func (s *sending) judge(req *http.Request, resp *http.Response, token tokens.Tok
 	return again, err
 }
 
-// accepted notes that the token is healthy, if it was in doubt.
-func (s *sending) accepted(req *http.Request, token tokens.Token) {
-	if s.p.config.Tokens.Suspicious() {
-		s.p.config.Tokens.Accepted(s.account.Name, s.resource(req), token)
-	}
-}
-
-// rejected renews the token that a 401 refused, once. If it is not the token's fault (a
-// resource that rejects healthy ones) the 401 is the client's answer.
-func (s *sending) rejected(req *http.Request, token tokens.Token) (again bool, err error) {
-	if s.renewed {
-		if current, ok := s.p.config.Tokens.TokenNow(s.account.Name); !ok || current != token {
-			return true, nil // the new one has been renewed or has expired meanwhile
-		}
-		s.p.config.Tokens.StillRejected(s.account.Name, s.resource(req), token)
+// rejected renews the token that a 401 refused. If it is not the token's fault (a resource
+// that rejects healthy ones) the 401 is the client's answer.
+func (s *sending) rejected(r tokens.Attempt) (again bool, err error) {
+	if s.renewals == maxRenewals {
 		return false, nil
 	}
-	s.renewed = true
+	s.renewals++
+	s.token401 = r.Token
+	if s.first401.IsZero() {
+		s.first401 = time.Now()
+	}
 	_, err = s.waitForToken(func(ctx context.Context) (tokens.Token, error) {
-		return s.p.config.Tokens.Renew(ctx, tokens.Rejection{Account: s.account.Name, Token: token, Resource: s.resource(req)})
+		return s.p.config.Tokens.Renew(ctx, r)
 	})
 	if errors.Is(err, tokens.ErrNotRenewed) {
 		return false, nil
@@ -64,8 +64,18 @@ func (s *sending) rejected(req *http.Request, token tokens.Token) (again bool, e
 	return err == nil, err
 }
 
-func (s *sending) resource(req *http.Request) string {
-	return s.target.resource(req.Method, req.Header.Get("X-Subdomain"))
+// tried is an attempt as the token manager judges it.
+func (s *sending) tried(req *http.Request, token tokens.Token, sent time.Time) tokens.Attempt {
+	subdomain := req.Header.Get("X-Subdomain")
+	return tokens.Attempt{
+		Account:    s.account.Name,
+		Token:      token,
+		Sent:       sent,
+		Resource:   s.target.resource(req.Method, subdomain),
+		Request:    s.target.request(req.Method, subdomain),
+		Rejected:   s.token401,
+		RejectedAt: s.first401,
+	}
 }
 
 // overLimit pauses the budget that a 429 speaks of, although we counted: another program may share

@@ -89,7 +89,7 @@ func hasDotSegment(path string) bool {
 }
 
 // resource names what a path addresses, without which one of them: `GET /v2/invoices/:id`.
-// The token manager remembers by it what rejects healthy tokens.
+// The token manager remembers by it what rejects healthy tokens, and by request which requests do.
 func (t target) resource(method, subdomain string) string {
 	segments := strings.Split(t.path, "/")
 	for i, s := range segments {
@@ -98,4 +98,9 @@ func (t target) resource(method, subdomain string) string {
 		}
 	}
 	return method + " " + strings.Join(segments, "/") + " " + subdomain
+}
+
+// request names exactly what is asked for, but for the body.
+func (t target) request(method, subdomain string) string {
+	return method + " " + t.path + "?" + t.query + " " + subdomain
 }

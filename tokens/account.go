@@ -12,7 +12,7 @@ import (
 type account struct {
 	name    string
 	current atomic.Pointer[access] // what is handed out; written under mu
-	suspect atomic.Bool            // it has useless renewals or stubborn resources
+	suspect atomic.Bool            // its suspicion has something to find out
 	writing chan struct{}          // full while the grant is being written or removed; taken before mu
 
 	mu      sync.Mutex    // never held over network or disk
@@ -42,10 +42,8 @@ type account struct {
 	notBefore  time.Time     // when the next try may be
 	outcome    LastRefresh   // if not ok
 
-	useless     int // renewals that cured nothing, in a row
-	uselessFor  Token
-	stubborn    map[string]time.Time // resources that reject fresh tokens → when they last did
-	interrupted bool                 // Close cut a refresh off whose answer nobody saw
+	suspicion   suspicion
+	interrupted bool // Close cut a refresh off whose answer nobody saw
 }
 
 // debt is what the store does not have yet, by the right with which it is written.

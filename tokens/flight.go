@@ -9,9 +9,8 @@ import (
 
 // errand is what a flight is for.
 type errand struct {
-	refresh  bool  // get a good token; else only look into the store, and pay what is owed to it
-	replace  Token // a token that does not count as good
-	rejected bool  // FreeAgent rejected it
+	refresh bool  // get a good token; else only look into the store, and pay what is owed to it
+	replace Token // a token that does not count as good
 }
 
 // flight runs one errand, detached from all who wait for it. Each of its steps has a
@@ -256,6 +255,7 @@ func (f *flight) dropSeed(c choice, refusal *RefusedError) error {
 // land notes how the flight ended. a.mu is held. ok: the event is worth telling.
 func (f *flight) land(err error) (event Event, ok bool) {
 	a, now := f.a, time.Now()
+	a.suspicion.end(f.replace, err, now)
 	replaced := a.epoch != f.epoch // the grant; what happened says nothing of the new one
 	refusal := new(RefusedError)
 	switch {
@@ -268,9 +268,6 @@ func (f *flight) land(err error) (event Event, ok bool) {
 	case err == nil, f.m.open.Err() != nil, !f.refresh && a.known, replaced && a.current.Load().good(now):
 		return Event{}, false
 	case errors.As(err, &refusal) && !replaced:
-		if cur := a.current.Load(); f.rejected && served(cur) == f.replace {
-			a.current.Store(nil)
-		}
 		a.refused, a.refusedApp = refusal, f.app
 		a.refusals++
 		a.notBefore = now.Add(probe(a.refusals))

@@ -30,7 +30,7 @@ type Config struct {
 type Manager struct {
 	cfg      Config
 	accounts sync.Map     // name → *account
-	suspects atomic.Int32 // accounts under suspicion (see renew.go)
+	suspects atomic.Int32 // accounts under suspicion (see suspicion.go)
 
 	open context.Context // ends when Close begins: nothing is begun any more
 	shut context.CancelFunc
@@ -105,8 +105,7 @@ func (m *Manager) serve(a *account, now time.Time) (Token, time.Time, error) {
 		m.use(a, cur)
 		return cur.token, time.Time{}, nil
 	case a.refused != nil:
-		m.reconsider(a, now)
-		return Token{}, time.Time{}, fmt.Errorf("account %q: %w", a.name, a.refused)
+		return m.refusal(a, now)
 	case a.known && a.grant.Version == 0 && a.seed == "":
 		m.peek(a, now)
 		return Token{}, time.Time{}, fmt.Errorf("account %q: %w", a.name, ErrNoGrant)
@@ -118,6 +117,12 @@ func (m *Manager) serve(a *account, now time.Time) (Token, time.Time, error) {
 	}
 	m.start(a, errand{refresh: true})
 	return Token{}, time.Time{}, nil
+}
+
+// refusal is what there is to say while FreeAgent refuses the grant. a.mu is held.
+func (m *Manager) refusal(a *account, now time.Time) (Token, time.Time, error) {
+	m.reconsider(a, now)
+	return Token{}, time.Time{}, fmt.Errorf("account %q: %w", a.name, a.refused)
 }
 
 // await asks decide until it has a token or an error, again after each change of the

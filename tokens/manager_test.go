@@ -34,7 +34,7 @@ func TestUnknownAccount(t *testing.T) {
 	r := newRig(t)
 	ctx := context.Background()
 	_, tokenErr := r.Token(ctx, "unknown")
-	_, renewErr := r.Renew(ctx, tokens.Rejection{Account: "unknown"})
+	_, renewErr := r.Renew(ctx, tokens.Attempt{Account: "unknown"})
 	for what, err := range map[string]error{
 		"Token": tokenErr, "Renew": renewErr,
 		"Import": r.Import(ctx, "unknown", "x"), "Seed": r.Seed(ctx, "unknown", "x"), "Start": r.Start(ctx, []string{"unknown"}),
@@ -46,8 +46,7 @@ func TestUnknownAccount(t *testing.T) {
 	if _, ok := r.TokenNow("unknown"); ok {
 		t.Error("TokenNow has a token for an unknown account")
 	}
-	r.Accepted("unknown", "GET /", tokens.Token{})
-	r.StillRejected("unknown", "GET /", tokens.Token{})
+	r.Accepted(tokens.Attempt{Account: "unknown"})
 	if got := r.Status("unknown"); got.State != tokens.StateUnauthorised || !strings.Contains(got.Reason, "not configured") {
 		t.Errorf("Status = %+v", got)
 	}
@@ -86,7 +85,7 @@ func TestOneRefreshForAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := gather(t, 500, func() (tokens.Token, error) {
-		return r.Renew(ctx, tokens.Rejection{Account: account, Token: first, Resource: "GET /v2/company"})
+		return r.Renew(ctx, attempt("GET /v2/company", first))
 	})
 	if first == second {
 		t.Error("Renew returned the rejected token")
@@ -94,7 +93,7 @@ func TestOneRefreshForAll(t *testing.T) {
 	r.refreshes(2)
 
 	third := gather(t, 500, func() (tokens.Token, error) { // only re-reads
-		return r.Renew(ctx, tokens.Rejection{Account: account, Token: first, Resource: "GET /v2/company"})
+		return r.Renew(ctx, attempt("GET /v2/company", first))
 	})
 	if third != second {
 		t.Error("Renew of a token that is not the current one did not return the current one")

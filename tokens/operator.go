@@ -136,7 +136,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 
 // exonerate forgets what was held against the account's tokens. a.mu is held.
 func (m *Manager) exonerate(a *account) {
-	a.useless, a.stubborn = 0, nil
+	a.suspicion = suspicion{}
 	m.suspect(a)
 }
 

@@ -258,26 +258,70 @@ func TestAccessTokenOutlivesTheGrant(t *testing.T) {
 		if !errors.Is(err, tokens.ErrReauthorize) {
 			t.Errorf("Renew: %v, want ErrReauthorize", err)
 		}
+		if r.Status(account).Usable {
+			t.Error("usable after its rejection")
+		}
+		if got := r.token(); got != token {
+			t.Error("another token than before; want it kept, since another resource may take it")
+		}
+		sleep(4 * time.Minute)
 		if _, err := r.tokenWithin(time.Minute); !errors.Is(err, tokens.ErrReauthorize) {
-			t.Errorf("Token after its rejection: %v, want ErrReauthorize", err)
+			t.Errorf("Token after its expiry: %v, want ErrReauthorize", err)
 		}
 	})
 }
 
-// A rejected token whose renewal is refused serves no more.
+// A rejected token whose renewal is refused: nobody can tell whether it is dead, so it serves on, but
+// is not called usable; who meets with a 401 is told to authorise.
 func TestRejectedAndRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		token := r.inUse()
 		sleep(time.Minute)
 		r.agent.revoke()
-		if _, err := r.renewWithin(time.Minute, "GET /", token); !errors.Is(err, tokens.ErrReauthorize) {
-			t.Errorf("Renew: %v, want ErrReauthorize", err)
+		for range 10 {
+			if _, err := r.request(invoices, never); !errors.Is(err, tokens.ErrReauthorize) {
+				t.Errorf("request: %v, want ErrReauthorize", err)
+			}
+			sleep(time.Second)
 		}
-		if _, ok := r.TokenNow(account); ok {
-			t.Error("the rejected token still serves")
+		r.refreshes(1 + 2)
+		if got, ok := r.TokenNow(account); !ok || got != token || r.Status(account).Usable {
+			t.Errorf("served %v, usable %v", ok, r.Status(account).Usable)
 		}
+		r.fine("GET /v2/company", always) // so it was the resource
+		if !r.Status(account).Usable {
+			t.Error("not usable although it was accepted again")
+		}
+		r.own(invoices, 0)
 	})
+}
+
+// The token endpoint refuses once, asked because of a resource's own 401 or ahead of time. Nobody else notices while
+// the access token is accepted.
+func TestRefusalWhileTheTokenIsGood(t *testing.T) {
+	for name, age := range map[string]time.Duration{"after a 401": 10 * time.Minute, "ahead of time": 56 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				token := r.inUse()
+				r.agent.then(refuse, refuse)
+				sleep(age)
+				if _, err := r.request(forbidden, never); !errors.Is(err, tokens.ErrReauthorize) {
+					t.Errorf("own 401: %v, want ErrReauthorize: nothing tells yet that it is", err)
+				}
+				sleep(time.Second)
+				for range 30 {
+					r.fine(invoices, always)
+					sleep(time.Second)
+					r.own(forbidden, 0)
+				}
+				sleep(2 * time.Minute)
+				r.state(tokens.StateOK)
+				r.fine(invoices, but(token))
+			})
+		})
+	}
 }
 
 // Put while a refresh is being refused: the refusal says nothing of the new grant.

@@ -6,149 +6,128 @@ import (
 	"time"
 )
 
-// Rejection is a 401 that a token met with.
-type Rejection struct {
+// Attempt is one sending of a request with a token. Times are this process's own.
+type Attempt struct {
 	Account string
-	Token   Token // the one that was sent
-	// Resource names what rejected it, as coarsely as an answer to one request tells
-	// of another: method, path with the ids taken out, subdomain.
+	Token   Token
+	Sent    time.Time
+	// Resource names what it was for, as coarsely as an answer to one request tells of
+	// another: method, path with the ids taken out, subdomain.
 	Resource string
+	// Request names exactly what it was for: method, path, query, subdomain.
+	Request string
+	// Rejected is the token that the request's last attempt was answered 401 with, and
+	// RejectedAt when its first one was; zero: none was.
+	Rejected   Token
+	RejectedAt time.Time
 }
 
 const (
 	// minAge is how old a token must be before a 401 renews it: a newer one was good a moment ago,
 	// and 500 requests whose token was revoked twice must not refresh for each.
 	minAge = 5 * time.Second
-	// maxAge is what minAge doubles to, from the second renewal in a row that cured nothing: a
-	// company where everything is 401 does not cost a refresh for each of its resources.
-	maxAge = time.Minute
-	// stubbornAge is minAge for a resource that rejected a fresh token before: at
-	// most two refreshes in any minute, however often it is polled.
-	stubbornAge = 31 * time.Second
-	// maxPatience is the longest that a request is held back for its token to grow old enough. A
-	// longer wait takes three useless renewals: by then the 401 is no token's fault.
-	maxPatience = 10 * time.Second
-	// maxStubborn bounds what is remembered of an account; what lies back longest is forgotten.
-	maxStubborn = 256
+	// stubbornAge is minAge for what is known to reject good tokens: asked again, since that may have
+	// changed in the very moment in which the token was revoked, but no more than once a minute.
+	stubbornAge = time.Minute
+	// hearing is how long a 401 of which nobody knows whose fault it is waits for other answers to tell.
+	hearing = 2 * time.Second
 )
 
-// Renew returns a token in place of one that was rejected: the current one if that is
+// Renew returns a token in place of one that was answered 401: the current one if that is
 // another, else a new one. It renews only what may have been the token's fault, and returns
 // ErrNotRenewed otherwise; its other errors are those of Token.
-func (m *Manager) Renew(ctx context.Context, r Rejection) (Token, error) {
+func (m *Manager) Renew(ctx context.Context, r Attempt) (Token, error) {
 	a, err := m.account(r.Account)
 	if err != nil {
 		return Token{}, err
 	}
-	first := a.current.Load()
+	at, first := time.Now(), a.current.Load()
 	return m.await(ctx, a, func(now time.Time) (Token, time.Time, error) {
 		// An endpoint may give out the same token again: renewed all the same.
-		if cur := a.current.Load(); cur == first && served(cur) == r.Token && r.Token != (Token{}) {
-			return m.renew(a, r, cur, now)
+		if cur := a.current.Load(); cur == first && cur.good(now) && cur.token == r.Token {
+			return m.renew(a, r, at, now)
 		}
 		return m.serve(a, now)
 	})
 }
 
-// renew decides what the rejection of the current token gets. a.mu is held.
-func (m *Manager) renew(a *account, r Rejection, cur *access, now time.Time) (Token, time.Time, error) {
-	_, stubborn := a.stubborn[r.Resource]
-	wait := a.minAge(stubborn) - cur.age(now)
+// renew decides what a 401 to the current token, at that time, gets. a.mu is held.
+func (m *Manager) renew(a *account, r Attempt, at, now time.Time) (Token, time.Time, error) {
+	s, cur := &a.suspicion, a.current.Load()
+	defer m.suspect(a)
+	if a.flight != nil {
+		return Token{}, time.Time{}, nil // what it brings may be the cure
+	}
+	if r.fresh(cur) || s.shownGood(r.Token, at) {
+		s.blame(accusationOf(r, at), now)
+		a.broadcast() // those who wait for the token to grow older need not
+		return Token{}, time.Time{}, a.own(r)
+	}
+	trust := s.trust(r, now)
+	allowed := s.allows(trust, now)
+	if trust == stubborn && (!allowed || cur.age(now) < stubbornAge || a.refused != nil || a.failure != nil) {
+		return Token{}, time.Time{}, a.own(r)
+	}
+	s.accuse(r, at)
+	heard := at.Add(hearing)
+	grown := now.Add(minAge - cur.age(now))
 	switch {
-	case !cur.good(now):
-	case stubborn && (wait > 0 || a.refused != nil), wait > maxPatience:
-		return Token{}, time.Time{}, fmt.Errorf("account %q, %s: %w", a.name, r.Resource, ErrNotRenewed)
-	case wait > 0:
-		return Token{}, earlier(now.Add(wait), cur.until), nil
-	}
-	if a.refused != nil {
-		a.current.Store(nil) // it was the last one
-		return m.serve(a, now)
-	}
-	if a.flight == nil && now.Before(a.notBefore) {
+	case a.refused != nil: // the token stays: it may be good for other resources
+		return m.refusal(a, now)
+	case (!allowed || trust == doubtful) && now.Before(heard):
+		return Token{}, earlier(heard, cur.until), nil
+	case !allowed:
+		return Token{}, time.Time{}, a.own(r)
+	case now.Before(grown):
+		return Token{}, earlier(grown, cur.until), nil
+	case now.Before(a.notBefore):
 		return Token{}, a.notBefore, nil
 	}
-	m.start(a, errand{refresh: true, replace: r.Token, rejected: !stubborn})
+	s.begin(r, trust, now)
+	m.start(a, errand{refresh: true, replace: r.Token})
 	return Token{}, time.Time{}, nil
 }
 
-// minAge is how old the account's token must be before a 401 renews it.
-func (a *account) minAge(stubborn bool) time.Duration {
-	age := min(minAge<<min(max(a.useless-1, 0), 10), maxAge)
-	if stubborn {
-		age = max(age, stubbornAge)
-	}
-	return age
+// fresh reports whether the request was rejected before the token was obtained, and then sent
+// so soon that the token cannot have been revoked. A token that another request renewed
+// earlier, or that waited long for its permit, can.
+func (r Attempt) fresh(cur *access) bool {
+	return !r.RejectedAt.IsZero() && !cur.obtained.Before(r.RejectedAt) && r.Sent.Sub(cur.obtained) < minAge
+}
+
+// own is the error that says that a 401 is the resource's own.
+func (a *account) own(r Attempt) error {
+	return fmt.Errorf("account %q, %s: %w", a.name, r.Resource, ErrNotRenewed)
 }
 
 // Suspicious reports whether Accepted has anything to note, which is rare: a caller may spare
-// itself the making of a resource's name. It costs a nanosecond.
+// itself the making of names. It costs a nanosecond.
 func (m *Manager) Suspicious() bool { return m.suspects.Load() > 0 }
 
-// Accepted says that upstream answered the token with something other than 401. It costs next
-// to nothing while no account is under suspicion.
-func (m *Manager) Accepted(account, resource string, t Token) {
+// Accepted says that an attempt was answered with something other than 401. It costs next to
+// nothing while no account is under suspicion.
+func (m *Manager) Accepted(r Attempt) {
 	if !m.Suspicious() {
 		return
 	}
-	a, err := m.account(account)
+	a, err := m.account(r.Account)
 	if err != nil || !a.suspect.Load() {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if served(a.current.Load()) == t {
-		a.useless = 0
-		delete(a.stubborn, resource)
-		m.suspect(a)
+	if a.suspicion.accept(r, served(a.current.Load()), time.Now()) {
+		a.broadcast()
 	}
-}
-
-// StillRejected says that a resource rejected the token that Renew had returned for it. If
-// the token is fresh the fault is the resource's.
-func (m *Manager) StillRejected(account, resource string, t Token) {
-	a, err := m.account(account)
-	if err != nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := time.Now()
-	cur := a.current.Load()
-	if served(cur) != t || t == (Token{}) || cur.age(now) >= stubbornAge {
-		return
-	}
-	// Counted once for each token, however many requests say so, and not for a
-	// resource of which nothing else was to be expected.
-	if _, known := a.stubborn[resource]; !known && a.uselessFor != t {
-		a.useless, a.uselessFor = a.useless+1, t
-	}
-	if a.stubborn == nil {
-		a.stubborn = make(map[string]time.Time)
-	}
-	a.stubborn[resource] = now
-	a.forget()
 	m.suspect(a)
-	a.broadcast() // those who wait for the token to grow older need not
-}
-
-// forget drops the resource that last rejected a fresh token longest ago, if there are too many.
-func (a *account) forget() {
-	if len(a.stubborn) <= maxStubborn {
-		return
-	}
-	var oldest string
-	for resource, at := range a.stubborn {
-		if oldest == "" || at.Before(a.stubborn[oldest]) {
-			oldest = resource
-		}
-	}
-	delete(a.stubborn, oldest)
 }
 
 // suspect counts the account among the suspects, or no longer. a.mu is held.
 func (m *Manager) suspect(a *account) {
-	is := a.useless > 0 || len(a.stubborn) > 0
+	is := a.suspicion.any()
+	if !is {
+		a.suspicion = suspicion{}
+	}
 	if a.suspect.Swap(is) == is {
 		return
 	}

@@ -16,29 +16,41 @@ const invoices = "GET /v2/invoices"
 // request is what the proxy does with one request to a resource; healthy says whether FreeAgent takes the
 // token there. It returns whether the client saw a 401.
 func (r *rig) request(resource string, healthy func(tokens.Token) bool) (rejected bool, err error) {
+	return r.exactly(resource, resource, healthy)
+}
+
+// exactly is request for one of several that share a resource.
+func (r *rig) exactly(resource, request string, healthy func(tokens.Token) bool) (rejected bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	token, err := r.Token(ctx, account)
-	if err != nil {
-		return false, err
+	q := tokens.Attempt{Account: account, Resource: resource, Request: request}
+	for range 4 {
+		if q.Token, err = r.Token(ctx, account); err != nil {
+			return false, err
+		}
+		q.Sent = time.Now()
+		if healthy(q.Token) {
+			r.Accepted(q)
+			return false, nil
+		}
+		_, err = r.Renew(ctx, q)
+		if errors.Is(err, tokens.ErrNotRenewed) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		q.Rejected = q.Token
+		if q.RejectedAt.IsZero() {
+			q.RejectedAt = q.Sent
+		}
 	}
-	if healthy(token) {
-		r.Accepted(account, resource, token)
-		return false, nil
-	}
-	token, err = r.Renew(ctx, tokens.Rejection{Account: account, Token: token, Resource: resource})
-	if errors.Is(err, tokens.ErrNotRenewed) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if healthy(token) {
-		r.Accepted(account, resource, token)
-		return false, nil
-	}
-	r.StillRejected(account, resource, token)
 	return true, nil
+}
+
+// but is a resource that takes all tokens but one.
+func but(revoked tokens.Token) func(tokens.Token) bool {
+	return func(t tokens.Token) bool { return t != revoked }
 }
 
 func always(tokens.Token) bool { return true }

@@ -95,7 +95,12 @@ func (r *rig) tokenWithin(d time.Duration) (tokens.Token, error) {
 func (r *rig) renewWithin(d time.Duration, resource string, rejected tokens.Token) (tokens.Token, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	return r.Renew(ctx, tokens.Rejection{Account: account, Token: rejected, Resource: resource})
+	return r.Renew(ctx, attempt(resource, rejected))
+}
+
+// attempt is one that was sent now.
+func attempt(resource string, token tokens.Token) tokens.Attempt {
+	return tokens.Attempt{Account: account, Token: token, Sent: time.Now(), Resource: resource, Request: resource}
 }
 
 // refreshes expects that many refresh requests so far.

@@ -81,7 +81,7 @@ func (m *Manager) Status(name string) Status {
 	now := time.Now()
 	s := Status{
 		Account:          name,
-		Usable:           a.current.Load().good(now),
+		Usable:           a.usable(now),
 		Refreshing:       a.flight != nil && a.flight.refresh,
 		AccessExpiresAt:  a.grant.ExpiresAt,
 		RefreshExpiresAt: a.grant.RefreshExpiresAt,
@@ -95,6 +95,13 @@ func (m *Manager) Status(name string) Status {
 	}
 	s.State, s.Reason = a.state()
 	return s
+}
+
+// usable reports whether there is a good token. When the grant is refused, one that was rejected
+// is not, until a resource accepts it again. a.mu is held.
+func (a *account) usable(now time.Time) bool {
+	cur := a.current.Load()
+	return cur.good(now) && (a.refused == nil || !a.suspicion.accuses(cur.token))
 }
 
 // state sums an account up. a.mu is held.

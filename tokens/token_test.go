@@ -128,9 +128,10 @@ func BenchmarkToken(b *testing.B) {
 		})
 	})
 	b.Run("Accepted", func(b *testing.B) {
+		q := tokens.Attempt{Account: "account-500", Token: token, Resource: "GET /v2/invoices"}
 		b.ReportAllocs()
 		for b.Loop() {
-			m.Accepted("account-500", "GET /v2/invoices", token)
+			m.Accepted(q)
 		}
 	})
 }

@@ -44,7 +44,7 @@ func (s *server) notReady() string {
 	}
 	var reason string
 	for _, name := range names {
-		if _, ok := s.tokens.TokenNow(name); ok {
+		if _, ok := s.tokens.TokenNow(name); ok && s.tokens.Status(name).Usable {
 			return ""
 		}
 		go s.warm(name)
