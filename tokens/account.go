@@ -25,7 +25,7 @@ type account struct {
 	last     int64     // the highest version seen
 	known    bool      // the store has said whether there is a grant
 	lookedAt time.Time // when it was last asked to
-	seed     string    // a refresh token from outside that was not tried yet
+	seed     seed
 
 	owed         debt  // what the store does not have yet
 	stored       int64 // the version it has
@@ -110,7 +110,7 @@ func (a *account) fail(err error, now time.Time) {
 	pause := backoff(a.failures)
 	if trouble := new(TroubleError); errors.As(err, &trouble) {
 		a.outcome = LastRefresh{At: now, Outcome: OutcomeTrouble}
-		pause = max(pause, min(trouble.RetryAfter, maxRetryAfter))
+		pause = max(pause, trouble.pause())
 	}
 	if a.refused != nil { // a probe: it need not hurry
 		pause = max(pause, probe(a.refusals))
@@ -132,8 +132,11 @@ func (a *account) due(now time.Time) time.Time {
 	if a.owed != nothing {
 		earliest(a.saveAt)
 	}
-	if a.refused != nil || a.seed != "" {
+	if a.refused != nil {
 		earliest(later(a.notBefore, now))
+	}
+	if a.seedWaits() {
+		earliest(later(later(a.notBefore, a.seed.notBefore), now))
 	}
 	if cur := a.current.Load(); cur.good(now) && cur.used.Load() {
 		earliest(later(a.notBefore, cur.ahead))
@@ -172,7 +175,7 @@ func (m *Manager) wake(a *account) {
 		m.start(a, errand{refresh: true, replace: served(cur)})
 	case ready && cur.good(now) && cur.used.Load() && !now.Before(cur.ahead):
 		m.start(a, errand{refresh: true, replace: cur.token})
-	case ready && a.seed != "":
+	case ready && a.seedWaits() && !now.Before(a.seed.notBefore):
 		m.start(a, errand{refresh: true})
 	case a.owed != nothing && !now.Before(a.saveAt):
 		m.start(a, errand{})

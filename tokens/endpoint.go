@@ -167,6 +167,9 @@ func (e *TroubleError) Error() string {
 	}
 }
 
+// pause is what the endpoint asked for, as far as it is granted.
+func (e *TroubleError) pause() time.Duration { return min(e.RetryAfter, maxRetryAfter) }
+
 // Unwrap makes errors.Is find ErrUnavailable and the cause.
 func (e *TroubleError) Unwrap() []error {
 	if e.Err == nil {

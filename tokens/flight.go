@@ -22,6 +22,7 @@ type flight struct {
 	epoch     int // in which it last chose what to do
 	refusedIn int // the epoch whose refresh token it saw refused; 0: none
 	app       App // as which app it spent a token
+	seedTried bool
 }
 
 const (
@@ -109,14 +110,15 @@ type choice struct {
 
 // choose picks what to spend, now that the store was read under its lock.
 func (f *flight) choose() choice {
-	a := f.a
+	a, now := f.a, time.Now()
+	app, _ := f.m.app(a.name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	cur := a.current.Load()
 	switch {
-	case a.seed != "":
-		return choice{refreshToken: a.seed, epoch: a.epoch, seed: true}
-	case a.grant.Version == 0, cur.good(time.Now()) && cur.token != f.replace:
+	case a.seedDue(now, app) && !f.seedTried:
+		return choice{refreshToken: a.seed.token, epoch: a.epoch, seed: true}
+	case a.grant.Version == 0, cur.good(now) && cur.token != f.replace:
 		return choice{nothing: true}
 	case f.refusedIn == a.epoch:
 		return choice{refreshToken: a.grant.PreviousRefresh, epoch: a.epoch, previous: true}
@@ -141,6 +143,8 @@ func (f *flight) spend(c choice) error {
 		return f.keep(c, got)
 	case errors.As(err, &refusal):
 		return f.refused(c, refusal)
+	case c.seed:
+		return f.seedFailed(c, err)
 	default:
 		return err
 	}
@@ -177,9 +181,7 @@ func (f *flight) keep(c choice, got Grant) error {
 	}
 	next := a.grant.refreshed(got, c.refreshToken)
 	next.Account, next.Version = a.name, a.nextVersion()
-	if c.seed {
-		next.Seeds, a.seed = withSeeds(next.Seeds, digest(c.refreshToken)), ""
-	}
+	next.Seeds = a.superseded(c, f.app)
 	a.hold(next)
 	a.owed = max(a.owed, refreshed)
 	epoch, cur := a.epoch, newAccess(next)
@@ -209,7 +211,7 @@ func (a *account) handOut(cur *access, epoch int) {
 func (f *flight) refused(c choice, refusal *RefusedError) error {
 	a := f.a
 	if c.seed {
-		return f.dropSeed(c, refusal)
+		return f.seedRefused(c, refusal)
 	}
 	if !c.previous {
 		if err := f.m.look(a); err != nil {
@@ -230,26 +232,6 @@ func (f *flight) refused(c choice, refusal *RefusedError) error {
 		f.refusedIn = c.epoch
 		return errAgain
 	}
-}
-
-// dropSeed remembers a refused seed, and leaves the stored grant as it is.
-func (f *flight) dropSeed(c choice, refusal *RefusedError) error {
-	a := f.a
-	a.mu.Lock()
-	dropped := a.epoch == c.epoch
-	if dropped {
-		next := a.grant
-		next.Version = a.nextVersion()
-		next.Seeds, a.seed = withSeeds(next.Seeds, digest(c.refreshToken)), ""
-		a.set(next)
-		a.owed = max(a.owed, refreshed)
-	}
-	a.mu.Unlock()
-	if dropped {
-		f.m.cfg.Observe(Event{Account: a.name, Kind: EventSeedRefused, Err: refusal})
-		_ = f.m.save(a) // observed, and tried again
-	}
-	return errAgain
 }
 
 // land notes how the flight ended. a.mu is held. ok: the event is worth telling.

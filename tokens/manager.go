@@ -106,7 +106,7 @@ func (m *Manager) serve(a *account, now time.Time) (Token, time.Time, error) {
 		return cur.token, time.Time{}, nil
 	case a.refused != nil:
 		return m.refusal(a, now)
-	case a.known && a.grant.Version == 0 && a.seed == "":
+	case a.known && a.grant.Version == 0 && a.seed.token == "":
 		m.peek(a, now)
 		return Token{}, time.Time{}, fmt.Errorf("account %q: %w", a.name, ErrNoGrant)
 	case a.flight == nil && now.Before(a.notBefore):

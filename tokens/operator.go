@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Put takes a grant that an operator just got by authorising. It always wins over whatever
@@ -63,10 +62,8 @@ func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, 
 func (m *Manager) consent(a *account, g Grant) error {
 	a.mu.Lock()
 	g.Account, g.Version = a.name, a.nextVersion()
-	g.Seeds = withSeeds(a.grant.Seeds, g.Seeds...)
-	if a.seed != "" {
-		g.Seeds, a.seed = withSeeds(g.Seeds, digest(a.seed)), ""
-	}
+	g.Seeds = withSeeds(withSeeds(a.grant.Seeds, g.Seeds...), a.seed.offered...)
+	a.seed.drop()
 	a.set(g)
 	a.owed = consented
 	m.exonerate(a)
@@ -76,33 +73,6 @@ func (m *Manager) consent(a *account, g Grant) error {
 		return fmt.Errorf("account %q is authorised, but that could not be stored yet: %w", a.name, err)
 	}
 	return nil
-}
-
-// Seed offers a refresh token from the configuration. It becomes the grant if there is none.
-// If there is one, a seed that it knows is ignored; another is tried in the background: it wins
-// if FreeAgent takes it, else the grant stays. Seed returns when the store was asked; an error
-// means that it could not be, and that the seed is kept and tried again.
-func (m *Manager) Seed(ctx context.Context, name, refreshToken string) error {
-	if refreshToken == "" {
-		return errors.New("refresh token is empty")
-	}
-	a, err := m.account(name)
-	if err != nil {
-		return err
-	}
-	return m.detached(ctx, func(context.Context) error {
-		a.mu.Lock()
-		a.seed = refreshToken
-		a.mu.Unlock()
-		err := m.look(a)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if err != nil {
-			a.fail(err, time.Now())
-		}
-		m.schedule(a)
-		return err
-	})
 }
 
 // Remove deletes the account's grant, from the store and from memory; a refresh that is under way
@@ -122,7 +92,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 		if a.grant.Version != 0 {
 			err = nil // it was not stored, but it was there
 		}
-		a.seed = ""
+		a.seed.drop()
 		a.set(Grant{})
 		a.settled(0)
 		m.exonerate(a)

@@ -170,17 +170,18 @@ func (a *account) compare(epoch int, stored Grant) (event Event) {
 // is nothing new, or it is all there is. a.mu is held.
 func (a *account) sow() {
 	switch {
-	case a.seed == "":
+	case a.seed.token == "":
 	case a.grant.Version == 0:
 		a.set(Grant{
 			Account:         a.name,
-			RefreshToken:    a.seed,
+			RefreshToken:    a.seed.token,
 			RefreshObtained: time.Now(),
 			Version:         a.nextVersion(),
-			Seeds:           []string{digest(a.seed)},
+			Seeds:           []string{digest(a.seed.token)},
 		})
-		a.owed, a.seed = refreshed, ""
-	case a.grant.seen(a.seed):
-		a.seed = ""
+		a.owed = refreshed
+		a.seed.drop()
+	case a.grant.seen(a.seed.token):
+		a.seed.drop()
 	}
 }

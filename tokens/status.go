@@ -20,6 +20,7 @@ const (
 	EventUnsaved     EventKind = "unsaved"      // someone must see to the store: a new pair serves from memory alone, because of Err
 	EventSaved       EventKind = "saved"        // and now it is stored
 	EventSeedRefused EventKind = "seed refused" // FreeAgent refuses the configured refresh token; the stored grant goes on
+	EventSeedTrouble EventKind = "seed trouble" // the configured refresh token could not be tried, because of Err; the stored grant goes on
 )
 
 // Event is a change of an account's state, or the outcome of an attempt. It holds no secret.
@@ -113,7 +114,7 @@ func (a *account) state() (State, string) {
 		return StateTrouble, fmt.Sprintf("no refresh for now, it is tried again: %v", a.failure)
 	case a.saveErr != nil:
 		return StateTrouble, fmt.Sprintf("the newest tokens are held in memory only, and saved again until it works: %v", a.saveErr)
-	case a.grant.Version != 0 || a.seed != "":
+	case a.grant.Version != 0 || a.seed.token != "":
 		return StateOK, ""
 	case a.known:
 		return StateUnauthorised, "never authorised, or removed: authorise this account"

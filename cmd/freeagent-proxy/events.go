@@ -25,7 +25,9 @@ func observeTokens(log *zap.Logger) func(tokens.Event) {
 		case tokens.EventTrouble:
 			log.Warn("no new token for now; the grant is kept and tried again")
 		case tokens.EventSeedRefused:
-			log.Warn("FreeAgent refuses the configured refresh token; the stored grant goes on, so FREEAGENT_REFRESH_TOKEN can be unset")
+			log.Warn("FreeAgent refuses the configured refresh token; the stored grant goes on. If the app's client id and secret are right, FREEAGENT_REFRESH_TOKEN can be unset")
+		case tokens.EventSeedTrouble:
+			log.Warn("the configured refresh token could not be tried, and is tried again; the stored grant goes on")
 		case tokens.EventSuperseded:
 			log.Warn("refreshed tokens were dropped, since the grant was replaced or removed meanwhile; nothing to do")
 		default:

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,7 +159,7 @@ func (s *server) loadGrants(ctx context.Context) error {
 	if err := s.tokens.Start(ctx, names); err != nil {
 		return err
 	}
-	if seed := strings.TrimSpace(s.cfg.Seed.Reveal()); seed != "" {
+	if seed := s.cfg.seed(); seed != "" {
 		account, _ := s.cfg.DefaultAccount()
 		return s.tokens.Seed(ctx, account, seed)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,6 +34,9 @@ func (c Config) app(account string) tokens.App {
 	app := c.Apps[c.Accounts[account].App]
 	return tokens.App{ClientID: app.ClientID, ClientSecret: app.ClientSecret.Reveal()}
 }
+
+// seed is the refresh token from the environment, or empty.
+func (c Config) seed() string { return strings.TrimSpace(c.Seed.Reveal()) }
 
 func newEndpoint(cfg Config) *tokens.Endpoint {
 	return tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: cfg.Upstream.BaseURL, UserAgent: userAgent(cfg)})
@@ -83,6 +87,12 @@ func ownGrants(cfg Config, store *tokens.File) (grants, func() error, error) {
 			return cfg.app(account), ok
 		},
 	})
+	if seed := cfg.seed(); seed != "" {
+		account, _ := cfg.DefaultAccount()
+		if err := manager.Supersede(account, seed); err != nil {
+			return nil, nil, errors.Join(err, store.Close())
+		}
+	}
 	release := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
