@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	stdlog "log"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -150,18 +151,35 @@ func windows(configured []WindowConfig) []limiter.Window {
 	return made
 }
 
-// loadGrants reads what is stored and takes in a seed.
+// loadGrants reads what is stored and takes in a seed. What cannot be read keeps nobody else from being
+// served; it is tried again, and never overwritten. But if nothing can be read, we had better not start.
 func (s *server) loadGrants(ctx context.Context) error {
-	names := make([]string, 0, len(s.cfg.Accounts))
-	for name := range s.cfg.Accounts {
-		names = append(names, name)
-	}
+	names := slices.Sorted(maps.Keys(s.cfg.Accounts))
 	if err := s.tokens.Start(ctx, names); err != nil {
-		return err
+		var unread []tokens.Status
+		read := 0
+		for _, name := range names {
+			switch status := s.tokens.Status(name); status.State {
+			case tokens.StateTrouble:
+				unread = append(unread, status)
+			case tokens.StateOK:
+				read++
+			}
+		}
+		if read == 0 || ctx.Err() != nil {
+			return err
+		}
+		for _, status := range unread {
+			s.log.Error("a stored grant cannot be read; the other accounts are served. Put back the key or the file that the reason names",
+				zap.String("account", status.Account), zap.String("reason", status.Reason))
+		}
 	}
 	if seed := s.cfg.seed(); seed != "" {
 		account, _ := s.cfg.DefaultAccount()
-		return s.tokens.Seed(ctx, account, seed)
+		if err := s.tokens.Seed(ctx, account, seed); err != nil {
+			s.log.Error("FREEAGENT_REFRESH_TOKEN could not be compared with what is stored; see to the store, it is tried again",
+				zap.String("account", account), zap.Error(err))
+		}
 	}
 	return nil
 }
