@@ -10,13 +10,15 @@ import (
 )
 
 // The journal is a file of records, each the news of one budget: what it is now,
-// and the stamps that it got since its last record. It is appended to a moment
-// after a change. It is written anew, with the whole state, when it has grown,
-// when a write failed, when the wall clock was set, and at Close. Only then is it
-// synced: what was appended survives the end of this process, not a power cut.
+// and the stamps that it got since its last record. It is appended to at once
+// after a change, and while they go on ten times a second. It is written anew, with
+// the whole state, when it has grown, when a write failed, when the wall clock was
+// set, at the start and at Close. Only then is it synced: what was appended
+// survives the end of this process, not a power cut.
 const (
-	saveAfter  = 100 * time.Millisecond // a change; what a SIGKILL may lose
+	saveEvery  = 100 * time.Millisecond // while there are changes; what a SIGKILL may lose
 	retryAfter = time.Second            // a failed write
+	lookEvery  = time.Second            // whether the wall clock was set
 	// growth is how much is appended, beyond the size of the state itself,
 	// before the file is written anew: about an hour of one busy account.
 	growth = 1 << 20
@@ -25,23 +27,58 @@ const (
 	clockStep = 100 * time.Millisecond
 )
 
-// journal is the file. It belongs to the goroutine of keepJournal, then to Close.
+// journal is the file. It belongs to the goroutine of keepJournal, before that to
+// NewLocal and then to Close.
 type journal struct {
 	path     string
-	file     *os.File // nil: to be written anew
-	size     int
-	capacity int   // the size above which it is to be written anew
-	clock    int64 // Unix nanoseconds of the limiter's base, by the wall clock that the file goes by
+	file     appended // no File: it could not be written
+	capacity int      // the size above which it is to be written anew
+	stale    bool     // it is to be written anew
+	clock    int64    // Unix nanoseconds of the limiter's base, by the wall clock that the file goes by
+	saved    time.Time
 	failing  bool
+
+	// next is the new file, until it is synced and takes the place of the old one.
+	// News go into both meanwhile.
+	next    appended
+	synced  chan error // tells when it is; nil: there is none
+	spoiled error      // what made it useless
+
+	wall func(now time.Time) int64 // Unix nanoseconds; tests set it,
+	sync func(*os.File) error      // and fail or delay this
 
 	changed chan struct{} // holds one if there is something to save
 	stop    chan struct{}
 	done    chan struct{}
 }
 
+// appended is a file that grows.
+type appended struct {
+	*os.File
+	size int
+}
+
+func (f *appended) append(data []byte) error {
+	if f.File == nil {
+		return nil
+	}
+	n, err := f.Write(data)
+	f.size += n
+	return err
+}
+
+func (f *appended) close() {
+	if f.File != nil {
+		f.Close() // nothing is buffered
+		f.File = nil
+	}
+}
+
 func newJournal(path string) *journal {
 	return &journal{
 		path:    path,
+		wall:    time.Time.UnixNano,
+		sync:    (*os.File).Sync,
 		changed: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -71,29 +108,50 @@ func (l *Local) touch(b *budget) {
 func (l *Local) keepJournal() {
 	j := l.journal
 	defer close(j.done)
-	for {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for changed := false; ; {
+		var due <-chan time.Time
+		if changed {
+			due = time.After(j.pause() - time.Since(j.saved))
+		}
 		select {
 		case <-j.changed:
+			changed = true
+		case <-look.C:
+			changed = changed || j.stepped(l.wallClock())
+		case err := <-j.synced:
+			l.note(j.replace(err))
+		case <-due:
+			changed = false
+			l.save()
 		case <-j.stop:
 			return
 		}
-		delay := saveAfter
-		if j.failing {
-			delay = retryAfter
-		}
-		select {
-		case <-time.After(delay):
-		case <-j.stop:
-			return
-		}
-		l.save()
 	}
 }
 
-// save saves, and reports when that begins or ceases to fail.
+// pause is the least between two writes.
+func (j *journal) pause() time.Duration {
+	if j.failing {
+		return retryAfter
+	}
+	return saveEvery
+}
+
+// save saves what is new. If all depends on a new file, its sync tells how that went.
 func (l *Local) save() {
 	j := l.journal
 	err := l.write()
+	j.saved = time.Now()
+	if err != nil || j.file.File != nil {
+		l.note(err)
+	}
+}
+
+// note reports when saving begins or ceases to fail, and sees to it that it is tried again.
+func (l *Local) note(err error) {
+	j := l.journal
 	if failed := err != nil; failed != j.failing {
 		j.failing = failed
 		if failed {
@@ -107,15 +165,42 @@ func (l *Local) save() {
 	}
 }
 
-// write brings the file up to date.
+// wallClock is what the wall clock says of the limiter's base, in Unix nanoseconds.
+func (l *Local) wallClock() int64 {
+	now := time.Now()
+	return l.journal.wall(now) - int64(now.Sub(l.base))
+}
+
+// stepped reports whether the wall clock was set.
+func (j *journal) stepped(clock int64) bool {
+	return time.Duration(clock-j.clock).Abs() > clockStep
+}
+
+// write appends what is new, and begins to write the file anew if need be.
 func (l *Local) write() error {
-	j, now := l.journal, time.Now()
-	clock := now.UnixNano() - int64(now.Sub(l.base))
-	if j.file == nil || j.size > j.capacity || time.Duration(clock-j.clock).Abs() > clockStep {
-		j.clock = clock
-		return j.replace(l.state())
+	j, clock := l.journal, l.wallClock()
+	if j.file.File == nil || j.file.size > j.capacity || j.stepped(clock) {
+		j.stale = true
 	}
-	return j.append(l.news())
+	err := j.append(l.news())
+	if j.stale && j.synced == nil {
+		j.clock = clock
+		err = errors.Join(err, j.begin(l.state()))
+	}
+	return err
+}
+
+// rewrite writes the file anew, and waits until that is done.
+func (l *Local) rewrite() error {
+	j := l.journal
+	if j.synced != nil {
+		_ = j.replace(<-j.synced)
+	}
+	j.stale = true
+	if err := l.write(); j.synced == nil {
+		return err
+	}
+	return j.replace(<-j.synced)
 }
 
 // news returns a record for each budget that was touched.
@@ -181,21 +266,22 @@ func (b *budget) record(stamps int, now time.Duration, clock int64) record {
 	return r
 }
 
-// append adds to the file.
+// append adds to the file, and to the new one.
 func (j *journal) append(data []byte) error {
-	n, err := j.file.Write(data)
-	j.size += n
+	err := j.file.append(data)
 	if err != nil {
-		j.close() // it may end in half a record
+		j.file.close() // it may end in half a record
+	}
+	if err := j.next.append(data); err != nil {
+		j.spoiled = err
 	}
 	return err
 }
 
-// replace writes the file anew: another file of always the same name, so that
-// nothing is left behind however often the process is killed, becomes the journal
-// when it is complete, and is then appended to.
-func (j *journal) replace(data []byte) error {
-	j.close()
+// begin writes the file anew: another file of always the same name, so that
+// nothing is left behind however often the process is killed. replace makes it the
+// journal when it is synced, which may take long.
+func (j *journal) begin(data []byte) error {
 	name := j.path + ".new"
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -204,24 +290,31 @@ func (j *journal) replace(data []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err = file.Write(data); err == nil {
-		err = file.Sync()
-	}
-	if err == nil {
-		err = os.Rename(name, j.path)
-	}
-	if err != nil {
+	if _, err := file.Write(data); err != nil {
 		return errors.Join(err, file.Close(), os.Remove(name))
 	}
-	j.file, j.size, j.capacity = file, len(data), 2*len(data)+growth
+	j.next, j.spoiled = appended{file, len(data)}, nil
+	j.capacity = 2*len(data) + growth
+	synced := make(chan error, 1)
+	j.synced = synced
+	go func() { synced <- j.sync(file) }()
 	return nil
 }
 
-func (j *journal) close() {
-	if j.file != nil {
-		j.file.Close() // nothing is buffered
-		j.file = nil
+// replace puts the new file, when its sync has ended so, in the place of the old one.
+func (j *journal) replace(err error) error {
+	name := j.path + ".new"
+	if err = errors.Join(err, j.spoiled); err == nil {
+		err = os.Rename(name, j.path)
 	}
+	next := j.next
+	j.next, j.synced = appended{}, nil
+	if err != nil {
+		return errors.Join(err, next.Close(), os.Remove(name))
+	}
+	j.file.close()
+	j.file, j.stale = next, false
+	return nil
 }
 
 // closeJournal writes the file a last time.
@@ -229,9 +322,8 @@ func (l *Local) closeJournal() error {
 	j := l.journal
 	close(j.stop)
 	<-j.done
-	j.close()
-	err := l.write()
-	j.close()
+	err := l.rewrite()
+	j.file.close()
 	if err != nil {
 		return fmt.Errorf("write limiter journal: %w", err)
 	}
@@ -258,7 +350,6 @@ func (l *Local) load() error {
 	for _, r := range whole {
 		l.restore(r)
 	}
-	l.journal.change()
 	if skipped > 0 {
 		l.observe(Event{Kind: JournalDamaged, Err: fmt.Errorf(
 			"%s: %d bytes of %d are unreadable; every budget starts with up to %d permits taken for them",

@@ -17,6 +17,8 @@ type Config struct {
 	Journal string
 	// Observe, if set, is told of events. It must not block, nor call Close.
 	Observe func(Event)
+
+	adapt func(*journal) // for tests
 }
 
 // Local counts in this process's memory.
@@ -62,9 +64,13 @@ func NewLocal(cfg Config) (*Local, error) {
 		return l, nil
 	}
 	l.journal = newJournal(cfg.Journal)
+	if cfg.adapt != nil {
+		cfg.adapt(l.journal)
+	}
 	if err := l.load(); err != nil {
 		return nil, err
 	}
+	l.note(l.rewrite())
 	go l.keepJournal()
 	return l, nil
 }

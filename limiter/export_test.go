@@ -1,0 +1,27 @@
+package limiter
+
+import (
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Machine is what tests change about the machine that a journal is kept on.
+type Machine struct {
+	Ahead atomic.Int64                 // how far the wall clock was set, in nanoseconds
+	Disk  atomic.Pointer[func() error] // what it says, when it does, instead of syncing
+}
+
+// On makes cfg's journal be kept on m.
+func (m *Machine) On(cfg Config) Config {
+	cfg.adapt = func(j *journal) {
+		j.wall = func(now time.Time) int64 { return now.UnixNano() + m.Ahead.Load() }
+		j.sync = func(f *os.File) error {
+			if disk := m.Disk.Load(); disk != nil {
+				return (*disk)()
+			}
+			return f.Sync()
+		}
+	}
+	return cfg
+}
