@@ -170,7 +170,7 @@ func (s *server) loadGrants(ctx context.Context) error {
 			return err
 		}
 		for _, status := range unread {
-			s.log.Error("a stored grant cannot be read; the other accounts are served. Put back the key or the file that the reason names; without it `freeagent-proxy accounts remove` and `authorize` get a new one",
+			s.log.Error("a stored grant cannot be read; the other accounts are served. Put back the key or the file that the reason names",
 				zap.String("account", status.Account), zap.String("reason", status.Reason))
 		}
 	}
