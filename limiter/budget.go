@@ -11,10 +11,12 @@ const never time.Duration = math.MaxInt64
 
 // budget is the state of one key. All times are since the limiter was made.
 type budget struct {
-	key    string
-	ring   ring
-	open   int           // permits taken, and neither sent nor released
-	paused time.Duration // no permit before then
+	key     string
+	ring    ring
+	open    int           // permits taken, and neither sent nor released
+	paused  time.Duration // no permit before then
+	shrunk  shrinking     // because another program uses it, too
+	*mirror               // what several processes count together; nil: this one counts alone
 
 	// keep is the most Requests and span the longest Per+Guard of any window that
 	// this key was ever asked for: older stamps are of no interest. They never
@@ -31,8 +33,43 @@ type budget struct {
 	touched bool // the journal does not have the present state
 }
 
-// limit is how many permits of the window the request may see in use, with its own.
-func (b *Budget) limit(w Window) int { return max(1, w.Requests-b.Headroom) }
+// allowed is how many permits of the window the request may see in use, with its own, if the budget is whole.
+func (b *Budget) allowed(w Window) int { return max(1, w.Requests-b.Headroom) }
+
+// limit is how many permits of the window the request may see in use at the time, with its own. 0: it cannot
+// have one while this process has a share of the budget alone.
+func (b *budget) limit(want *Budget, w Window, now time.Duration) int {
+	n := b.shrunk.of(want.allowed(w), now)
+	if b.mirror != nil {
+		n /= b.share
+	}
+	return n
+}
+
+// hoped is the limit to foretell by: at least one, and the whole one while it is not known what is ours.
+func (b *budget) hoped(want *Budget, w Window, now time.Duration) int {
+	if b.mirror != nil && b.share == nobody {
+		return b.shrunk.of(want.allowed(w), now)
+	}
+	return max(1, b.limit(want, w, now))
+}
+
+// shrinking is how much of a budget is ours, if another program uses it, too.
+type shrinking struct {
+	at     time.Duration // since when
+	factor float64       // 0: the budget is whole
+}
+
+// regain is how much of a budget comes back in a second: all of it in ten minutes. admit.lua has it, too.
+const regain = 1.0 / 600
+
+// of is what is left of a limit.
+func (s shrinking) of(limit int, now time.Duration) int {
+	if s.factor == 0 {
+		return limit
+	}
+	return max(1, int(float64(limit)*min(1, s.factor+(now-s.at).Seconds()*regain)))
+}
 
 // fit sees to it that enough stamps are kept to answer the windows.
 func (b *budget) fit(windows []Window, guard time.Duration) {
@@ -44,6 +81,10 @@ func (b *budget) fit(windows []Window, guard time.Duration) {
 
 // stamp counts one permit as sent now.
 func (b *budget) stamp(now time.Duration) {
+	if b.mirror != nil {
+		b.insert(b.unique(now))
+		return
+	}
 	b.ring.push(now, b.keep, now-b.span)
 	b.unsaved = min(b.unsaved+1, b.ring.count)
 }
@@ -67,10 +108,10 @@ func (b *budget) lose(permits int) {
 // stamped sent(i) >= t(i) >= s > d-L. So at d there were N open or younger than L, and
 // j was not admitted, since that takes an (N-open)-th latest stamp of age L or
 // none at all. (A stamp that the ring dropped is of age L or has N later ones.)
-func (b *budget) next(want *Budget, guard time.Duration) time.Duration {
-	at := b.paused
+func (b *budget) next(want *Budget, now, guard time.Duration) time.Duration {
+	at := b.closedUntil()
 	for _, w := range want.Windows {
-		k := want.limit(w) - b.open
+		k := b.limit(want, w, now) - b.open
 		if k <= 0 {
 			return never
 		}
@@ -86,11 +127,11 @@ func (b *budget) next(want *Budget, guard time.Duration) time.Duration {
 // window that makes it later than from (none if that is the pause). If it returns
 // from itself, there is room then.
 func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Duration, Window) {
-	at, tightest := max(from, b.paused), Window{}
+	at, tightest := max(from, b.closedUntil()), Window{}
 	ahead := b.expected.until(at) // of those expected
 	for _, w := range want.Windows {
 		for {
-			i := b.ring.count + b.open + ahead - want.limit(w)
+			i := b.ring.count + b.open + ahead - b.hoped(want, w, now)
 			if i < 0 || b.use(i, now)+w.Per+guard <= at {
 				break
 			}
@@ -101,6 +142,14 @@ func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Dur
 		}
 	}
 	return at, tightest
+}
+
+// closedUntil is before when there is no room, whatever the ring says.
+func (b *budget) closedUntil() time.Duration {
+	if b.mirror != nil {
+		return max(b.paused, b.mirror.full)
+	}
+	return b.paused
 }
 
 // use returns the time of the i-th use of the budget: past, open, expected.
@@ -128,7 +177,7 @@ func (b *budget) usage(want *Budget, w Window, now, guard time.Duration) Usage {
 		u.Reset = max(u.Reset, b.paused-now)
 		return u
 	}
-	u.Remaining = max(0, want.limit(w)-b.open-counted)
+	u.Remaining = max(0, b.limit(want, w, now)-b.open-counted)
 	return u
 }
 

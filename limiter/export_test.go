@@ -25,3 +25,23 @@ func (m *Machine) On(cfg Config) Config {
 	}
 	return cfg
 }
+
+// What tests look at.
+var (
+	RedisKey  = redisKey
+	BudgetKey = budgetKey
+)
+
+// Ring is a ring of at most keep stamps.
+type Ring struct {
+	ring
+	keep int
+}
+
+// NewRing returns an empty ring.
+func NewRing(keep int) *Ring { return &Ring{keep: keep} }
+
+func (r *Ring) Insert(stamp time.Duration)              { r.insert(stamp, r.keep, longAgo) }
+func (r *Ring) Remove(stamp time.Duration)              { r.remove(stamp) }
+func (r *Ring) Has(stamp time.Duration) bool            { return r.has(stamp) }
+func (r *Ring) All(after time.Duration) []time.Duration { return r.all(after) }

@@ -82,6 +82,10 @@ type EventKind string
 // What is reported.
 const (
 	BudgetPaused     EventKind = "budget paused"             // Key, For
+	BudgetShrunk     EventKind = "budget shrunk"             // Key: another program uses it, too; it grows back
+	RedisLost        EventKind = "Redis lost"                // Err; each replica has its share of the budgets until it is back
+	RedisReturned    EventKind = "Redis returned"            // each replica has its share until the others are back, too
+	RedisLinked      EventKind = "Redis linked"              // all is counted in Redis
 	JournalDamaged   EventKind = "limiter journal damaged"   // Err; some of the past is unknown and taken for the worst
 	JournalFailed    EventKind = "limiter journal failed"    // Err; it is tried again, meanwhile a restart would forget
 	JournalRecovered EventKind = "limiter journal recovered" // all of it is on disk again

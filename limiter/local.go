@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"sync"
@@ -37,6 +38,8 @@ type Local struct {
 	lost    int       // permits that a damaged journal may have held, of any budget
 
 	queues
+
+	redis *Redis // where permits are counted; nil: in this process alone
 }
 
 // maxPause keeps sums of times from overflowing.
@@ -75,7 +78,13 @@ func NewLocal(cfg Config) (*Local, error) {
 	return l, nil
 }
 
-func (l *Local) now() time.Duration { return time.Since(l.base) }
+func (l *Local) now() time.Duration {
+	now := time.Since(l.base)
+	if l.redis != nil { // whose stamps are in microseconds
+		now = (now + time.Duration(l.redis.skew.Load())).Truncate(time.Microsecond)
+	}
+	return now
+}
 
 // Permit is leave to send one attempt. Whoever has it calls Sent or Release:
 // until then it counts as taken this moment, for ever if need be. The first call
@@ -85,6 +94,12 @@ type Permit struct {
 	budgets []*budget // parallel to the request's
 	few     [3]*budget
 	settled bool
+
+	// Of a Redis:
+	alone   *list.Element // among those that this process counts alone, since Redis is away
+	number  uint64        // in order of arrival
+	link    int           // the link in which it was charged
+	counted *counted      // where it was counted; nil: in this process alone
 }
 
 // Take takes a permit out of all of the request's budgets. If there is none now,
@@ -96,7 +111,10 @@ func (l *Local) Take(ctx context.Context, r Request) (*Permit, error) {
 	}
 	p, w, err := l.take(&r)
 	if w != nil {
-		return l.wait(ctx, w)
+		p, err = l.wait(ctx, w)
+	}
+	if l.redis != nil && err == nil {
+		return l.redis.confirm(ctx, p, &r, w)
 	}
 	return p, err
 }
@@ -113,7 +131,7 @@ func (l *Local) take(r *Request) (*Permit, *waiter, error) {
 		l.pump(now) // those who came before
 	}
 	p := l.permit(r, now)
-	if len(p.budgets) > 0 && p.budgets[0].queue.Len() > 0 || l.next(p, r) > now {
+	if len(p.budgets) > 0 && p.budgets[0].queue.Len() > 0 || l.next(p, r, now) > now {
 		w, err := l.enqueue(p, r, now)
 		return nil, w, err
 	}
@@ -123,7 +141,8 @@ func (l *Local) take(r *Request) (*Permit, *waiter, error) {
 
 // permit returns a permit that is not charged yet.
 func (l *Local) permit(r *Request, now time.Duration) *Permit {
-	p := &Permit{limiter: l}
+	l.arrivals++
+	p := &Permit{limiter: l, number: l.arrivals}
 	p.budgets = p.few[:0]
 	for range r.Budgets {
 		l.sweep(now)
@@ -135,16 +154,19 @@ func (l *Local) permit(r *Request, now time.Duration) *Permit {
 }
 
 // next is budget.next over all budgets of the request.
-func (l *Local) next(p *Permit, r *Request) time.Duration {
-	var at time.Duration
+func (l *Local) next(p *Permit, r *Request, now time.Duration) time.Duration {
+	at := now
 	for i, b := range p.budgets {
-		at = max(at, b.next(&r.Budgets[i], l.guard))
+		at = max(at, b.next(&r.Budgets[i], now, l.guard))
 	}
 	return at
 }
 
 func (l *Local) charge(p *Permit) {
 	l.changes++
+	if l.redis != nil {
+		p.link = l.redis.link
+	}
 	for _, b := range p.budgets {
 		b.open++
 		l.touch(b)
@@ -170,6 +192,13 @@ func (l *Local) settle(p *Permit, sent bool) {
 		return
 	}
 	p.settled = true
+	if p.counted != nil {
+		l.redis.settle(p, sent)
+		return
+	}
+	if p.alone != nil {
+		l.redis.here.Remove(p.alone)
+	}
 	l.changes++
 	now := l.now()
 	for _, b := range p.budgets {
@@ -180,6 +209,13 @@ func (l *Local) settle(p *Permit, sent bool) {
 		l.touch(b)
 	}
 	l.pump(now)
+}
+
+// Exceeded takes in a 429 of the upstream: it pauses the budget as Pause does. If our own count was under the limit,
+// another program must use the same budget; it then shrinks to what we had used, and grows back in ten minutes.
+func (l *Local) Exceeded(b Budget, retryAfter time.Duration) {
+	l.shrink(b, retryAfter)
+	l.Pause(b.Key, retryAfter)
 }
 
 // Pause lets nobody have a permit of the budget until d from now, or longer if
@@ -244,7 +280,10 @@ func (l *Local) budget(key string, windows []Window, now time.Duration) *budget 
 	}
 	b = &budget{key: key}
 	b.fit(windows, l.guard)
-	if now < b.span {
+	if l.redis != nil {
+		l.redis.adopt(b)
+	}
+	if l.lost > 0 && now < b.span {
 		b.lose(l.lost)
 	}
 	l.add(b)

@@ -17,6 +17,7 @@ func TestMain(m *testing.M) {
 		takeWhileDiskIsFull(journal)
 	default:
 		flag.Set("rapid.checks", "1000")
+		flag.Set("test.parallel", "8") // those that are parallel wait most of the time
 		goleak.VerifyTestMain(m)
 	}
 }

@@ -36,6 +36,7 @@ type waiter struct {
 	request Request
 	permit  *Permit // not charged before it is served
 	arrived time.Duration
+	waited  time.Duration // before it was sent back to the queue
 	number  uint64        // in order of arrival
 	place   *list.Element // in waiting; nil when it is out
 	turn    *list.Element // in its queue
@@ -49,8 +50,7 @@ type waiter struct {
 
 // enqueue lets the request wait, or refuses it if that would be in vain.
 func (l *Local) enqueue(p *Permit, r *Request, now time.Duration) (*waiter, error) {
-	l.arrivals++
-	w := &waiter{request: *r, permit: p, arrived: now, number: l.arrivals}
+	w := &waiter{request: *r, permit: p, arrived: now, number: p.number}
 	first := p.budgets[0]
 	l.review(first, now)
 	if l.foresee(w, first.queue.Back(), now); w.inVain() {
@@ -61,14 +61,53 @@ func (l *Local) enqueue(p *Permit, r *Request, now time.Duration) (*waiter, erro
 	w.place, w.turn = l.waiting.PushBack(w), first.queue.PushBack(w)
 	if first.queue.Len() == 1 {
 		l.heads = append(l.heads, first)
-		l.arm(min(l.alarmAt, l.next(p, r)), now)
+		l.arm(min(l.alarmAt, l.next(p, r, now)), now)
 	}
 	return w, nil
 }
 
+// requeue puts a waiter back where it stood, unless it would wait in vain by now.
+func (l *Local) requeue(w *waiter, now time.Duration) error {
+	first := w.permit.budgets[0]
+	ahead := before(&first.queue, w.number)
+	if l.foresee(w, ahead, now); w.inVain() {
+		l.pump(now)
+		return w.refusal(now)
+	}
+	w.book()
+	w.out = make(chan struct{})
+	if first.queue.Len() > 0 {
+		i := l.headIndex(first.first().number)
+		l.heads = slices.Delete(l.heads, i, i+1)
+	}
+	w.place, w.turn = insertAfter(&l.waiting, before(&l.waiting, w.number), w), insertAfter(&first.queue, ahead, w)
+	l.heads = slices.Insert(l.heads, l.headIndex(first.first().number), first)
+	l.pump(now)
+	return nil
+}
+
+// before returns the last of the list that came before the number, or nil.
+func before(l *list.List, number uint64) *list.Element {
+	e := l.Front()
+	if e == nil || e.Value.(*waiter).number > number {
+		return nil
+	}
+	for next := e.Next(); next != nil && next.Value.(*waiter).number < number; next = e.Next() {
+		e = next
+	}
+	return e
+}
+
+func insertAfter(l *list.List, mark *list.Element, w *waiter) *list.Element {
+	if mark == nil {
+		return l.PushFront(w)
+	}
+	return l.InsertAfter(w, mark)
+}
+
 // wait blocks until the waiter is served or leaves.
 func (l *Local) wait(ctx context.Context, w *waiter) (*Permit, error) {
-	patience := time.NewTimer(w.request.MaxWait)
+	patience := time.NewTimer(w.request.MaxWait - w.waited)
 	defer patience.Stop()
 	select {
 	case <-w.out:
@@ -164,7 +203,7 @@ func (l *Local) pump(now time.Duration) {
 	soonest := never
 	for i := 0; i < len(l.heads); {
 		w := l.heads[i].first()
-		if at := l.next(w.permit, &w.request); at > now {
+		if at := l.next(w.permit, &w.request, now); at > now {
 			soonest = min(soonest, at)
 			i++
 			continue

@@ -47,6 +47,47 @@ func (r *ring) push(stamp time.Duration, keep int, horizon time.Duration) {
 	r.stamps[r.place(r.count-1)] = stamp
 }
 
+// insert adds a stamp where it belongs, unless it is there. It is nearly always the latest.
+func (r *ring) insert(stamp time.Duration, keep int, horizon time.Duration) {
+	n := r.since(stamp)
+	if n < r.count && r.last(n+1) == stamp || n > 0 && n >= keep {
+		return // known, or older than all that are kept
+	}
+	r.push(stamp, keep, horizon)
+	for i := r.count - 1; i > 0 && n > 0; i, n = i-1, n-1 {
+		a, b := r.place(i-1), r.place(i)
+		r.stamps[a], r.stamps[b] = r.stamps[b], r.stamps[a]
+	}
+}
+
+// remove takes a stamp out, if it is there.
+func (r *ring) remove(stamp time.Duration) {
+	n := r.since(stamp)
+	if n == r.count || r.last(n+1) != stamp {
+		return
+	}
+	for i := r.count - 1 - n; i < r.count-1; i++ {
+		r.stamps[r.place(i)] = r.stamps[r.place(i+1)]
+	}
+	r.count--
+}
+
+// has reports whether a stamp is there.
+func (r *ring) has(stamp time.Duration) bool {
+	n := r.since(stamp)
+	return n < r.count && r.last(n+1) == stamp
+}
+
+// all returns the stamps that are after t, the oldest first.
+func (r *ring) all(after time.Duration) []time.Duration {
+	n := r.since(after)
+	stamps := make([]time.Duration, n)
+	for i := range stamps {
+		stamps[i] = r.last(n - i)
+	}
+	return stamps
+}
+
 func (r *ring) grow(size int) {
 	stamps := make([]time.Duration, size)
 	for i := range r.count {

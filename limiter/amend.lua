@@ -1,0 +1,96 @@
+-- Changes what is counted in one budget. The ring is as in admit.lua.
+--
+-- KEYS[1]  the ring
+-- ARGV[1]  the channel that is told
+-- ARGV[2]  the budget's longest window in µs: it is kept for so long
+-- ARGV[3]  how many stamps are kept
+-- ARGV[4]  what to do, with its arguments in ARGV[5] and on:
+--   move  STAMP            the permit counts from now on: its request has left just now. Returns its new stamp.
+--   drop  STAMP            the permit was not used. Returns '0'.
+--   pause UNTIL SHRUNK FACTOR   no permit before then, if that is later than what holds; SHRUNK is 0 if the budget does
+--                          not shrink. Returns '0'.
+--   merge STAMPS UNTIL SHRUNK FACTOR  what a replica knows goes in where it is missing; STAMPS as they stand in a ring.
+--                          Returns the whole string.
+-- All times are µs since 1970 by Redis's own clock. move returns '' if the stamp is not there (any more).
+local HEADER, FORMAT = 48, '>I8I8I8I4I4I4I4I8'
+local key, channel, span, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local verb = ARGV[4]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+local paused, shrunk, last, factor, first, count, size = 0, 0, 0, 0, 0, 0, 0
+local whole = redis.call('GET', key)
+local stamps = '' -- the oldest first
+if whole and #whole >= HEADER then
+  paused, shrunk, last, factor, first, count, size = struct.unpack(FORMAT, whole)
+  local circle = string.sub(whole, HEADER + 1)
+  circle = string.sub(circle, 8 * first + 1) .. string.sub(circle, 1, 8 * first)
+  stamps = string.sub(circle, 1, 8 * count)
+end
+
+local function read(text, i) -- the i-th stamp, from 1
+  return (struct.unpack('>I8', text, 8 * i - 7))
+end
+
+local function text(n) return string.format('%.0f', n) end
+
+local function store()
+  count = #stamps / 8
+  size = math.max(size, count)
+  redis.call('SET', key, struct.pack(FORMAT, paused, shrunk, last, factor, 0, count, size, 0) ..
+    stamps .. string.rep('\0', 8 * (size - count)), 'PX', math.ceil(math.max(span, paused - now) / 1000) + 60000)
+end
+
+local function find(stamp)
+  local low, high = 1, count
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if read(stamps, middle) < stamp then low = middle + 1 else high = middle end
+  end
+  if count > 0 and read(stamps, low) == stamp then return low end
+end
+
+local function later(until_, since, to) -- the longer pause, and the newer shrinking
+  paused = math.max(paused, until_)
+  if since > shrunk then shrunk, factor = since, to end
+end
+
+if verb == 'move' or verb == 'drop' then
+  local i = find(tonumber(ARGV[5]))
+  if not i then
+    return ''
+  end
+  stamps = string.sub(stamps, 1, 8 * i - 8) .. string.sub(stamps, 8 * i + 1)
+  local new = 0
+  if verb == 'move' then
+    new = math.max(now, last + 1)
+    stamps, last = stamps .. struct.pack('>I8', new), new
+  end
+  store()
+  redis.call('PUBLISH', channel, verb .. ' ' .. ARGV[5] .. ' ' .. text(new) .. ' ' .. keep .. ' ' .. text(span) .. ' ' .. key)
+  return text(new)
+end
+
+if verb == 'pause' then
+  later(tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
+  store()
+  redis.call('PUBLISH', channel, 'pause ' .. text(paused) .. ' ' .. text(shrunk) .. ' ' .. text(factor) .. ' ' .. keep .. ' ' .. text(span) .. ' ' .. key)
+  return '0'
+end
+
+-- merge: both are in ascending order
+local theirs, merged = ARGV[5], {}
+later(tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]))
+local i, j, ours, more = 1, 1, count, #theirs / 8
+while i <= ours or j <= more do
+  local a, b = i <= ours and read(stamps, i) or math.huge, j <= more and read(theirs, j) or math.huge
+  local stamp = math.min(a, b)
+  if a == stamp then i = i + 1 end
+  if b == stamp then j = j + 1 end
+  merged[#merged + 1] = struct.pack('>I8', stamp)
+end
+keep = math.max(keep, size) -- another replica may have larger windows
+stamps = table.concat(merged, '', math.max(1, #merged - keep + 1))
+last = math.max(last, #stamps > 0 and read(stamps, #stamps / 8) or 0)
+store()
+return redis.call('GET', key)

@@ -1,0 +1,305 @@
+package limiter_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/redistest"
+	"freeagent-proxy/limiter"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// anyLimiter is what all limiters do.
+type anyLimiter interface {
+	Take(ctx context.Context, r limiter.Request) (*limiter.Permit, error)
+	Pause(key string, d time.Duration)
+	Exceeded(b limiter.Budget, retryAfter time.Duration)
+	PausedUntil(key string) time.Time
+	Usage(b limiter.Budget) []limiter.Usage
+	Waiting(key string) int
+	Close() error
+}
+
+// forms are all limiters, each made anew, that replicas may share: open opens one of them.
+func forms(t *testing.T) map[string]func(t *testing.T) (open func() anyLimiter) {
+	local := func(t *testing.T) func() anyLimiter {
+		l := newLocal(t, limiter.Config{Guard: guard})
+		return func() anyLimiter { return l }
+	}
+	return map[string]func(t *testing.T) func() anyLimiter{
+		"memory": local,
+		"one Redis": func(t *testing.T) func() anyLimiter {
+			server := redistest.Start(t)
+			return func() anyLimiter { return newLinked(t, server.Options()) }
+		},
+		"Redis Cluster": func(t *testing.T) func() anyLimiter {
+			nodes := redistest.Cluster(t)
+			return func() anyLimiter {
+				return link(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: nodes.Addrs(), ContextTimeoutEnabled: true, MaxRetries: -1}))
+			}
+		},
+		"Redis behind Sentinel": func(t *testing.T) func() anyLimiter {
+			watched := redistest.Sentinel(t)
+			return func() anyLimiter { return newWatched(t, watched) }
+		},
+	}
+}
+
+const guard = 40 * time.Millisecond
+
+func newLinked(t testing.TB, options *redis.Options) *limiter.Redis {
+	t.Helper()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	return link(t, redis.NewClient(options))
+}
+
+func newWatched(t testing.TB, watched *redistest.Watched) *limiter.Redis {
+	t.Helper()
+	return link(t, redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: redistest.MasterName, SentinelAddrs: watched.Addrs(), ContextTimeoutEnabled: true, MaxRetries: -1,
+	}))
+}
+
+// link opens a limiter that counts in Redis, and waits until it does.
+func link(t testing.TB, client redis.UniversalClient) *limiter.Redis {
+	t.Helper()
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Guard: guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		_ = client.Close()
+	})
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	return s
+}
+
+// until waits until something is so.
+func until(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so within 30 s: %s", what)
+		}
+	}
+}
+
+// The contract: what holds for one process holds for two that share a store.
+func TestContract(t *testing.T) {
+	for name, form := range forms(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			open := form(t)
+			c := contract{t, open(), open()}
+			c.testLimit()
+			c.testAllOrNone()
+			c.testRelease()
+			c.testOpen()
+			c.testHeadroom()
+			c.testPause()
+			c.testOrder()
+			c.testLeaving()
+			c.testShrink()
+		})
+	}
+}
+
+// contract is two replicas that share a store; in memory they are the same one.
+type contract struct {
+	*testing.T
+	one, other anyLimiter
+}
+
+func (c contract) take(l anyLimiter, budgets ...limiter.Budget) *limiter.Permit {
+	c.Helper()
+	p, err := l.Take(context.Background(), request(0, budgets...))
+	if err != nil {
+		c.Fatalf("Take: %v", err)
+	}
+	return p
+}
+
+func (c contract) refused(l anyLimiter, budgets ...limiter.Budget) *limiter.OverBudgetError {
+	c.Helper()
+	var over *limiter.OverBudgetError
+	if p, err := l.Take(context.Background(), request(0, budgets...)); !errors.As(err, &over) {
+		c.Fatalf("Take: %v, %v; want OverBudgetError", p, err)
+	}
+	return over
+}
+
+// remain waits until both say that so many permits are left.
+func (c contract) remain(b limiter.Budget, want int) {
+	c.Helper()
+	until(c, "remaining permits", func() bool {
+		return c.one.Usage(b)[0].Remaining == want && c.other.Usage(b)[0].Remaining == want
+	})
+}
+
+func (c contract) testLimit() {
+	b := budget("api/limit", 4, time.Second)
+	for i := range 4 {
+		c.take([]anyLimiter{c.one, c.other}[i%2], b).Sent()
+	}
+	last := time.Now()
+	c.remain(b, 0)
+	for range 3 {
+		over := c.refused(c.one, b)
+		if over.Key != b.Key || over.RetryAfter <= 0 || over.RetryAfter > time.Second+guard {
+			c.Errorf("%+v", over)
+		}
+		c.refused(c.other, b)
+	}
+	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	if err != nil {
+		c.Fatal(err)
+	}
+	p.Sent()
+	if waited := time.Since(last); waited < time.Second-50*time.Millisecond || waited > 3*time.Second {
+		c.Errorf("waited %v for a window of 1s", waited)
+	}
+}
+
+func (c contract) testAllOrNone() {
+	small, large := budget("api/all", 2, time.Minute), budget("egress", 100, time.Minute)
+	c.take(c.one, small, large).Sent()
+	c.take(c.other, small, large).Sent()
+	for range 10 {
+		c.refused(c.one, small, large)
+		c.refused(c.other, large, small)
+	}
+	c.remain(large, 98)
+	c.remain(small, 0)
+}
+
+func (c contract) testRelease() {
+	b := budget("api/release", 2, time.Minute)
+	p, q := c.take(c.one, b), c.take(c.other, b)
+	c.remain(b, 0)
+	c.refused(c.one, b)
+	p.Release()
+	p.Sent() // is too late
+	c.remain(b, 1)
+	q.Sent()
+	q.Release() // is too late, too
+	c.take(c.other, b).Sent()
+	c.remain(b, 0)
+}
+
+// A permit whose request has not left counts as of now.
+func (c contract) testOpen() {
+	b := budget("api/open", 1, 500*time.Millisecond)
+	p := c.take(c.one, b)
+	time.Sleep(time.Second)
+	c.refused(c.other, b)
+	p.Sent()
+	time.Sleep(300 * time.Millisecond)
+	c.refused(c.other, b)
+	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	if err != nil {
+		c.Fatal(err)
+	}
+	p.Sent()
+}
+
+func (c contract) testHeadroom() {
+	b := budget("api/headroom", 3, time.Minute)
+	modest := b
+	modest.Headroom = 1
+	c.take(c.one, modest).Sent()
+	c.take(c.other, modest).Sent()
+	c.remain(modest, 0)
+	c.refused(c.one, modest)
+	c.take(c.one, b).Sent()
+	c.refused(c.other, b)
+}
+
+func (c contract) testPause() {
+	b := budget("api/pause", 10, time.Minute)
+	c.take(c.one, b).Sent()
+	c.one.Pause(b.Key, 700*time.Millisecond)
+	paused := time.Now()
+	until(c, "paused there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	c.refused(c.other, b)
+	c.refused(c.one, b)
+	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	if err != nil {
+		c.Fatal(err)
+	}
+	p.Sent()
+	if waited := time.Since(paused); waited < 650*time.Millisecond {
+		c.Errorf("waited %v for a pause of 700ms", waited)
+	}
+}
+
+// Who waits is served in order of arrival.
+func (c contract) testOrder() {
+	b := budget("api/order", 1, 250*time.Millisecond)
+	c.take(c.one, b).Sent()
+	served := make(chan int, 4)
+	for i := range 4 {
+		go func() {
+			p, err := c.one.Take(context.Background(), request(10*time.Second, b))
+			if err != nil {
+				c.Error(err)
+			} else {
+				p.Sent()
+			}
+			served <- i
+		}()
+		until(c, "waits", func() bool { return c.one.Waiting(b.Key) > i || len(served) > 0 })
+	}
+	for want := range 4 {
+		if got := <-served; got != want {
+			c.Errorf("number %d was served as number %d", got, want)
+		}
+	}
+}
+
+// Who leaves takes nothing with him.
+func (c contract) testLeaving() {
+	b := budget("api/leaving", 1, 400*time.Millisecond)
+	c.take(c.one, b).Sent()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	left := errors.New("left")
+	go func() {
+		for c.one.Waiting(b.Key) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel(left)
+	}()
+	if _, err := c.one.Take(ctx, request(10*time.Second, b)); !errors.Is(err, left) {
+		c.Errorf("Take: %v, want %v", err, left)
+	}
+	c.remain(b, 1)
+}
+
+// A 429 although we had used half shrinks the budget to that half, on all replicas, and it comes back by and by.
+func (c contract) testShrink() {
+	b := budget("api/shrink", 20, 800*time.Millisecond)
+	for range 10 {
+		c.take(c.one, b).Sent()
+	}
+	c.one.Exceeded(b, 700*time.Millisecond)
+	until(c, "shrunk there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	until(c, "empty", func() bool {
+		u := c.other.Usage(b)[0]
+		return u.Reset == 0 && u.Remaining > 0
+	})
+	took := 0
+	for range 20 {
+		if p, err := c.other.Take(context.Background(), request(0, b)); err == nil {
+			p.Sent()
+			took++
+		}
+	}
+	if took < 10 || took > 11 {
+		c.Errorf("%d permits of a budget that shrank to 10", took)
+	}
+}

@@ -1,0 +1,249 @@
+package limiter_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/redistest"
+	"freeagent-proxy/limiter"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// fleet is some replicas under more load than the budget allows, and the upstream that counts what arrives.
+type fleet struct {
+	t        *testing.T
+	open     func() redis.UniversalClient
+	budget   limiter.Budget
+	mu       sync.Mutex
+	arrivals []time.Time
+	refused  atomic.Int64
+	losses   atomic.Int64 // of Redis, by a replica that lives
+	running  sync.WaitGroup
+	over     chan struct{}
+	members  []*member
+}
+
+// member is one replica with its clients.
+type member struct {
+	*limiter.Redis
+	client redis.UniversalClient
+	dead   chan struct{}
+	once   sync.Once
+}
+
+var fleetWindows = []limiter.Window{{Requests: 30, Per: 1500 * time.Millisecond}, {Requests: 120, Per: 8 * time.Second}}
+
+func newFleet(t *testing.T, size int, open func() redis.UniversalClient) *fleet {
+	f := &fleet{t: t, open: open, budget: limiter.Budget{Key: "api/acme", Windows: fleetWindows}, over: make(chan struct{})}
+	for range size {
+		f.join()
+	}
+	for _, m := range f.members {
+		until(t, "counts in Redis", func() bool { return m.State() == "linked" })
+	}
+	return f
+}
+
+// join starts a replica.
+func (f *fleet) join() *member {
+	client := f.open()
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Guard: guard, Observe: func(e limiter.Event) {
+		f.t.Logf("%s: %+v", time.Now().Format("05.000"), e)
+		if e.Kind == limiter.RedisLost && !errors.Is(e.Err, redis.ErrClosed) {
+			f.losses.Add(1)
+		}
+	}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	m := &member{Redis: s, client: client, dead: make(chan struct{})}
+	f.members = append(f.members, m)
+	return m
+}
+
+// load lets so many clients of a replica ask all the time.
+func (f *fleet) load(m *member, clients int) {
+	for range clients {
+		f.running.Go(func() {
+			for f.goesOn(m) {
+				p, err := m.Take(context.Background(), limiter.Request{Budgets: []limiter.Budget{f.budget}, MaxWait: 20 * time.Second})
+				select {
+				case <-m.dead: // with what it had in hand
+					return
+				default:
+				}
+				if err != nil {
+					if f.goesOn(m) {
+						f.refused.Add(1)
+					}
+					continue
+				}
+				time.Sleep(rand.N(15 * time.Millisecond)) // on its way
+				f.mu.Lock()
+				f.arrivals = append(f.arrivals, time.Now())
+				f.mu.Unlock()
+				p.Sent()
+			}
+		})
+	}
+}
+
+func (f *fleet) goesOn(m *member) bool {
+	select {
+	case <-f.over:
+		return false
+	case <-m.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends a replica as SIGKILL would: it says nothing to anybody any more.
+func (m *member) kill() {
+	m.once.Do(func() {
+		close(m.dead)
+		_ = m.client.Close()
+	})
+}
+
+// end ends all.
+func (f *fleet) end() {
+	close(f.over)
+	for _, m := range f.members {
+		_ = m.Close()
+		m.kill()
+	}
+	f.running.Wait()
+}
+
+// check looks for a window that held too much.
+func (f *fleet) check() {
+	f.t.Helper()
+	slices.SortFunc(f.arrivals, time.Time.Compare)
+	for _, w := range f.budget.Windows {
+		most := 0
+		for i, from := 0, 0; i < len(f.arrivals); i++ {
+			for f.arrivals[i].Sub(f.arrivals[from]) >= w.Per {
+				from++
+			}
+			most = max(most, i-from+1)
+		}
+		if most > w.Requests {
+			f.t.Errorf("%d arrived in a window of %d per %v", most, w.Requests, w.Per)
+		}
+		f.t.Logf("most in %v: %d of %d", w.Per, most, w.Requests)
+	}
+}
+
+// between counts what arrived.
+func (f *fleet) between(from, to time.Time) int {
+	n := 0
+	for _, at := range f.arrivals {
+		if !at.Before(from) && at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// used is what share of the budget was used, of what the guard leaves.
+func (f *fleet) used(from, to time.Time) float64 {
+	w := f.budget.Windows[1]
+	most := float64(w.Requests) * float64(to.Sub(from)) / float64(w.Per+guard)
+	return float64(f.between(from, to)) / most
+}
+
+func single(t *testing.T) (*redistest.Server, func() redis.UniversalClient) {
+	server := redistest.Start(t)
+	return server, func() redis.UniversalClient {
+		options := server.Options()
+		options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+		return redis.NewClient(options)
+	}
+}
+
+// Replicas come and go, and the budget is used up all the same.
+func TestFleetSaturates(t *testing.T) {
+	t.Parallel()
+	_, open := single(t)
+	f := newFleet(t, 3, open)
+	for _, m := range f.members {
+		f.load(m, 15)
+	}
+	began := time.Now()
+	time.Sleep(3 * time.Second)
+	f.members[0].kill()
+	time.Sleep(2 * time.Second)
+	f.load(f.join(), 15)
+	time.Sleep(3 * time.Second)
+	f.members[1].kill()
+	f.load(f.join(), 15)
+	ended := began.Add(2 * (fleetWindows[1].Per + guard))
+	time.Sleep(time.Until(ended))
+	f.end()
+	f.check()
+	if used := f.used(began, ended); used < 0.97 && f.losses.Load() == 0 { // else the machine was too busy to reach Redis in time
+		t.Errorf("%.1f %% of the budget were used", 100*used)
+	}
+	if n := f.refused.Load(); n > 0 {
+		t.Errorf("%d were refused", n)
+	}
+}
+
+// While Redis is away each replica goes on within its share, and when it is back nothing is too much, whatever
+// it has forgotten.
+func TestFleetWithoutRedis(t *testing.T) {
+	t.Parallel()
+	for name, outage := range map[string]func(*redistest.Server){
+		"started empty": func(r *redistest.Server) { r.Kill(); time.Sleep(4 * time.Second); r.RestartEmpty() },
+		"empty at once": func(r *redistest.Server) { r.Kill(); r.RestartEmpty(); time.Sleep(4 * time.Second) },
+		"hangs":         func(r *redistest.Server) { r.Stop(); time.Sleep(4 * time.Second); r.Cont() },
+		"hangs briefly": func(r *redistest.Server) {
+			for range 4 {
+				r.Stop()
+				time.Sleep(500 * time.Millisecond)
+				r.Cont()
+				time.Sleep(500 * time.Millisecond)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, open := single(t)
+			f := newFleet(t, 3, open)
+			f.load(f.members[0], 40) // not alike
+			f.load(f.members[1], 5)
+			time.Sleep(2500 * time.Millisecond)
+			f.load(f.members[2], 15)
+			began := time.Now()
+			outage(server)
+			ended := time.Now()
+			for _, m := range f.members {
+				until(t, "counts in Redis again", func() bool { return m.State() == "linked" })
+			}
+			back, losses := time.Now(), f.losses.Load()
+			over := back.Add(fleetWindows[1].Per + guard)
+			time.Sleep(time.Until(over))
+			f.end()
+			f.check()
+			if used := f.used(began, ended); used < 0.3 {
+				t.Errorf("%.1f %% of the budget were used while Redis was away", 100*used)
+			}
+			if used := f.used(back, over); used < 0.9 && f.losses.Load() == losses {
+				t.Errorf("%.1f %% of the budget were used when it was back", 100*used)
+			}
+			if n := f.refused.Load(); n > 0 {
+				t.Errorf("%d were refused", n)
+			}
+			t.Logf("away %v, back after %v more, used %.2f, then %.2f", ended.Sub(began), back.Sub(ended), f.used(began, ended), f.used(back, over))
+		})
+	}
+}

@@ -1,0 +1,373 @@
+package limiter
+
+import (
+	"container/list"
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// RedisConfig says how a Redis counts.
+type RedisConfig struct {
+	// Client must end its calls with their contexts (ContextTimeoutEnabled) and send nothing twice by itself
+	// (MaxRetries: -1): a decision that is sent twice is counted twice. It stays the caller's to close.
+	Client redis.UniversalClient
+	// Guard is as in Config. A quarter of it is used up by what is not told to Redis: a permit is counted when it is
+	// taken, and again when its request leaves if that is later by more than this.
+	Guard time.Duration
+	// Replicas is how many processes share the Redis: each has that part of every budget while it is away. 0: as many
+	// as were last seen alive in it.
+	Replicas int
+	// Observe, if set, is told of events. It must not block, nor call Close.
+	Observe func(Event)
+}
+
+// Redis counts together with all processes that share a Redis (or Valkey): Redis decides, by one script, by its own clock.
+//
+// This process keeps a mirror of what Redis has counted, which tells it when to ask and how long a wait will be, and lets
+// it go on when Redis is away. What makes that safe in both directions:
+//   - Away, it has its share of each budget, one in so many replicas, of what the mirror says is left: the past of all
+//     replicas weighs on each of them, a share of it each. So the shares together are never more than the budget.
+//   - Back, each replica first gives Redis what it knows and Redis does not: everything, if it was started empty. Until the
+//     others have done so as well it stays within its share, and everything it takes is counted in Redis, too.
+//
+// A replica that is cut off while the others are not looks to itself as if Redis were away; it then has its share on top of
+// what the others use. Nothing in Redis could tell it from one that died, whose share the others may use.
+type Redis struct {
+	*Local
+	client   redis.UniversalClient
+	cluster  bool
+	name     string // of this process among the replicas
+	replicas int    // configured; 0: as many as are seen
+	late     time.Duration
+
+	skew  atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
+	epoch atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
+
+	// All below is guarded by Local.mu.
+	state       state
+	link        int       // changes of state: a decision holds in the one in which it was made
+	cuts        int       // times that Redis was lost
+	seen        int       // replicas
+	fresh       bool      // nothing is known yet of what others did
+	outstanding list.List // of *Permit: in Redis, and not settled
+	here        list.List // of *Permit: taken while Redis is away, and not settled
+	changesDue  []amendment
+	gaps        map[*budget]gap
+	bestTrip    time.Duration // of the calls that told Redis's time
+
+	due     chan struct{} // something to amend
+	kick    chan struct{} // something to look at: the state, or the replicas
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// state is where permits are counted.
+type state int
+
+const (
+	unseen    state = iota // nowhere: Redis was never seen, and what others count is not known
+	linked                 // in Redis
+	cut                    // here alone: Redis is away
+	returning              // in Redis, but only our share, until the others are back
+)
+
+// String is fit for a log.
+func (s state) String() string { return [...]string{"unseen", "linked", "alone", "returning"}[s] }
+
+// patience is the longest that a decision waits for Redis.
+const patience = 250 * time.Millisecond
+
+// channel is where replicas hear of what the others did.
+const channel = "fap:v1:limits"
+
+var (
+	//go:embed admit.lua
+	admitText string
+	//go:embed amend.lua
+	amendText string
+	//go:embed alive.lua
+	aliveText string
+
+	admit = redis.NewScript(admitText)
+	amend = redis.NewScript(amendText)
+	alive = redis.NewScript(aliveText)
+)
+
+// NewRedis returns a limiter that counts in Redis as soon as that can be reached. It does not wait for it.
+func NewRedis(cfg RedisConfig) (*Redis, error) {
+	local, err := NewLocal(Config{Guard: cfg.Guard, Observe: cfg.Observe})
+	if err != nil {
+		return nil, err
+	}
+	_, cluster := cfg.Client.(*redis.ClusterClient)
+	s := &Redis{
+		Local:    local,
+		client:   cfg.Client,
+		cluster:  cluster,
+		name:     newName(),
+		replicas: cfg.Replicas,
+		fresh:    true,
+		late:     max(cfg.Guard/4, 5*time.Millisecond),
+		gaps:     make(map[*budget]gap),
+		due:      make(chan struct{}, 1),
+		kick:     make(chan struct{}, 1),
+	}
+	local.redis = s
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	s.running.Go(func() { s.watch(ctx) })
+	s.running.Go(func() { s.listen(ctx) })
+	s.running.Go(func() { s.amendAll(ctx) })
+	s.running.Go(func() { s.tend(ctx) })
+	return s, nil
+}
+
+// State says where permits are counted: "linked" (in Redis), "alone", "returning" or "unseen".
+func (s *Redis) State() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.String()
+}
+
+// Close lets all who wait go with ErrClosed, tells Redis what it does not know yet, and takes this process out of the
+// replicas. Permits that are open stay good.
+func (s *Redis) Close() error {
+	err := s.Local.Close()
+	s.stop()
+	s.running.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	defer cancel()
+	s.mu.Lock()
+	open := s.state == linked || s.state == returning
+	s.mu.Unlock()
+	if open {
+		s.amendDue(ctx)
+		_ = s.client.HDel(ctx, replicasKey, s.name).Err()
+	}
+	return err
+}
+
+// counted is where a permit stands in Redis.
+type counted struct {
+	stamps []time.Duration // in each budget
+	place  *list.Element   // among the outstanding
+	moving []bool          // in each budget: Redis is about to be told
+	moved  time.Duration   // when it was last told that the request has not left yet
+}
+
+// confirm asks Redis for a permit that there is room for as far as the mirror knows. If there is none after all the request
+// goes back to its place in the queue, which it has as w if it waited.
+func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (*Permit, error) {
+	for {
+		ok, room := s.ask(p, r)
+		if ok && ctx.Err() == nil {
+			return p, nil
+		}
+		if ok {
+			p.Release()
+			return nil, context.Cause(ctx)
+		}
+		var err error
+		if w, err = s.again(p, r, w, room); err != nil {
+			return nil, err
+		}
+		if p, err = s.wait(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ask counts the permit where permits are counted. If there is no room for it, it tells since when each budget has some,
+// or nothing if that is to be decided anew.
+func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
+	s.mu.Lock()
+	state, link := s.state, s.link
+	questions := s.questions(p.budgets, r.Budgets)
+	if state == cut && p.link == link {
+		p.alone = s.here.PushBack(p)
+	}
+	s.mu.Unlock()
+	switch {
+	case len(p.budgets) == 0:
+		return true, nil
+	case p.link != link:
+		return false, nil
+	case state == cut:
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stamps := make([]time.Duration, 0, len(p.budgets))
+	room = slices.Repeat([]time.Duration{longAgo}, len(p.budgets))
+	for _, q := range questions {
+		v, err := s.admit(ctx, q)
+		if err != nil || !v.ok {
+			s.takeBack(p, stamps)
+		}
+		if err != nil {
+			s.lost(link, err)
+			return false, nil
+		}
+		if !v.ok {
+			copy(room[len(stamps):], v.times)
+			return false, room
+		}
+		s.learn(p.budgets[len(stamps):], v)
+		stamps = append(stamps, v.times...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count(p, stamps)
+	return true, nil
+}
+
+// count notes where a permit that was open stands in Redis. s.mu is held.
+func (s *Redis) count(p *Permit, stamps []time.Duration) {
+	for i, b := range p.budgets {
+		b.open--
+		b.insert(stamps[i])
+	}
+	p.counted = &counted{stamps: stamps, moved: s.now(), moving: make([]bool, len(stamps))}
+	p.counted.place = s.outstanding.PushBack(p)
+}
+
+// question is what one call of the script asks.
+type question struct {
+	keys []string
+	args []any
+}
+
+// questions asks for permits out of budgets: by one call, or in a Cluster, whose scripts see one slot, by one for each. s.mu
+// is held.
+func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
+	told := channel
+	if s.seen == 1 { // who comes later fetches what he needs
+		told = ""
+	}
+	var all []question
+	for i, b := range budgets {
+		if i == 0 || s.cluster {
+			all = append(all, question{args: append(make([]any, 0, 1+8*len(budgets)), told)})
+		}
+		q := &all[len(all)-1]
+		q.keys = append(q.keys, redisKey(b.key))
+		q.args = append(q.args, micros(b.span), b.keep, s.latest(b), len(wanted[i].Windows))
+		for _, w := range wanted[i].Windows {
+			q.args = append(q.args, wanted[i].allowed(w), micros(w.Per+s.guard))
+		}
+	}
+	return all
+}
+
+// verdict is Redis's decision.
+type verdict struct {
+	ok     bool
+	times  []time.Duration // of each budget: the permit's stamp, or since when there is room
+	before []time.Duration // of each budget: the stamp before
+}
+
+// admit is one decision.
+func (s *Redis) admit(ctx context.Context, q question) (v verdict, err error) {
+	began := time.Now()
+	answer, err := texts(admit.Run(ctx, s.client, q.keys, q.args...))
+	if err != nil {
+		return v, err
+	}
+	s.synchronise(answer[1], began)
+	if answer[0] == 2 {
+		return v, errForgotten
+	}
+	v.ok = answer[0] == 1
+	for i, rest := 0, answer[2:]; i < len(q.keys); i++ {
+		if !v.ok {
+			v.times = append(v.times, s.local(rest[i]))
+			continue
+		}
+		v.times = append(v.times, s.local(rest[2*i]))
+		v.before = append(v.before, s.local(rest[2*i+1]))
+	}
+	return v, nil
+}
+
+// errForgotten: Redis was started empty, or another took its place that had not heard all.
+var errForgotten = errors.New("limits that were counted in Redis are not there any more")
+
+// latest is the latest stamp of a budget that Redis must have; 0: none.
+func (s *Redis) latest(b *budget) int64 {
+	known := b.everything()
+	if known.count == 0 || known.last(1) <= s.now()-b.span {
+		return 0
+	}
+	return s.foreign(known.last(1))
+}
+
+// takeBack gives up what part of a request's budgets had counted when another refused it.
+func (s *Redis) takeBack(p *Permit, stamps []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, stamp := range stamps {
+		s.amendLater(amendment{budget: p.budgets[i], verb: "drop", stamp: stamp})
+	}
+}
+
+// again puts a request that Redis has refused back where it was, unless it would wait in vain.
+func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*waiter, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for i, b := range p.budgets {
+		b.open--
+		if room != nil {
+			b.mirror.full = max(b.mirror.full, room[i])
+		}
+	}
+	s.changes++
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if w == nil {
+		w = &waiter{request: *r, permit: p, arrived: now, number: p.number}
+	}
+	w.waited = now - w.arrived
+	return w, s.requeue(w, now)
+}
+
+// settle notes what became of a permit that Redis has counted. s.mu is held.
+func (s *Redis) settle(p *Permit, sent bool) {
+	c := p.counted
+	s.outstanding.Remove(c.place)
+	now := s.now()
+	for i, b := range p.budgets {
+		switch {
+		case !sent:
+			b.remove(c.stamps[i])
+			b.full = longAgo
+			s.amendLater(amendment{budget: b, verb: "drop", permit: p, index: i})
+		case now-c.stamps[i] > s.late:
+			s.amendLater(amendment{budget: b, verb: "move", permit: p, index: i})
+		}
+	}
+	s.changes++
+	s.pump(now)
+}
+
+// Pause pauses a budget on every replica.
+func (s *Redis) Pause(key string, d time.Duration) {
+	s.Local.Pause(key, d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.amendLater(amendment{budget: s.budget(key, nil, s.now()), verb: "pause"})
+}
+
+// Exceeded is as in Local, on every replica.
+func (s *Redis) Exceeded(b Budget, retryAfter time.Duration) {
+	s.shrink(b, retryAfter)
+	s.Pause(b.Key, retryAfter)
+}

@@ -1,0 +1,295 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mirror is what a process knows of a budget that Redis counts.
+type mirror struct {
+	share int           // one in how many of the budget is ours: 1 while Redis decides, more while it is away
+	known ring          // all that is known, while share is more than 1; the budget's ring then has our share of it
+	full  time.Duration // no room before then, Redis said
+
+	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
+}
+
+// gap is a stamp that Redis has and we have not heard of.
+type gap struct{ stamp, since time.Duration }
+
+// adopt makes a budget a mirror. s.mu is held, as in all that follow.
+func (s *Redis) adopt(b *budget) {
+	b.mirror = &mirror{share: s.share(), full: longAgo, divided: longAgo}
+}
+
+// share is one in how many of each budget is ours.
+func (s *Redis) share() int {
+	switch {
+	case s.state == linked:
+		return 1
+	case s.state == unseen, s.fresh && s.replicas != 1:
+		return nobody
+	case s.replicas > 0:
+		return s.replicas
+	default:
+		return max(1, s.seen)
+	}
+}
+
+// nobody is a share that gives nobody anything.
+const nobody = 1 << 30
+
+// insert adds a stamp to the mirror.
+func (b *budget) insert(stamp time.Duration) {
+	if b.share > 1 {
+		b.known.insert(stamp, b.keep, stamp-b.span)
+	}
+	b.ring.insert(stamp, b.keep, stamp-b.span)
+}
+
+// unique is a time at which nothing was counted yet: one time is one stamp.
+func (b *budget) unique(t time.Duration) time.Duration {
+	for b.everything().has(t) {
+		t += time.Microsecond
+	}
+	return t
+}
+
+// remove takes a stamp out of the mirror. One that stands for others of its share stays.
+func (b *budget) remove(stamp time.Duration) {
+	if b.share > 1 {
+		b.known.remove(stamp)
+		if stamp <= b.divided {
+			return
+		}
+	}
+	b.ring.remove(stamp)
+}
+
+// everything is the ring of all that is known.
+func (b *budget) everything() *ring {
+	if b.share > 1 {
+		return &b.known
+	}
+	return &b.ring
+}
+
+// divide makes one in n of the budget ours, or (1) all of it. Of the past, one stamp in n stands for n, the latest first: so
+// whatever window is looked at, what is left of our share is no more than one in n of what is left of the budget.
+func (b *budget) divide(n int) {
+	b.full = longAgo
+	if n == b.share {
+		return
+	}
+	known := *b.everything()
+	b.share, b.known, b.ring = n, ring{}, known
+	if n == 1 {
+		return
+	}
+	b.divided = longAgo
+	if known.count > 0 {
+		b.divided = known.last(1)
+	}
+	b.known, b.ring = known, ring{}
+	for k := (known.count + n - 1) / n; k > 0; k-- {
+		b.ring.push(known.last((k-1)*n+1), b.keep, longAgo)
+	}
+}
+
+// shrink makes a budget as small as what we had used of it when FreeAgent said that it was used up.
+func (l *Local) shrink(want Budget, retryAfter time.Duration) {
+	l.mu.Lock()
+	now := l.now()
+	b := l.budget(want.Key, want.Windows, now)
+	var exceeded *Window // the longest one that the pause is long enough for, else the shortest
+	for i, w := range want.Windows {
+		if exceeded == nil || w.Per <= retryAfter && w.Per > exceeded.Per {
+			exceeded = &want.Windows[i]
+		}
+	}
+	shrunk := false
+	if exceeded != nil && b.paused <= now {
+		used := b.everythingSince(now-exceeded.Per) + b.open
+		if b.mirror != nil && b.share > 1 && b.share < nobody { // the others use as much, as far as we know
+			used = (b.ring.since(now-exceeded.Per) + b.open) * b.share
+		}
+		allowed := b.shrunk.of(exceeded.Requests, now)
+		if shrunk = used*20 < allowed*19; shrunk { // by more than what jitter explains
+			b.shrunk = shrinking{at: now, factor: max(minShare, float64(used)/float64(exceeded.Requests))}
+		}
+	}
+	l.mu.Unlock()
+	if shrunk {
+		l.observe(Event{Kind: BudgetShrunk, Key: want.Key})
+	}
+}
+
+// minShare is how much of a budget stays ours, however much others use.
+const minShare = 0.2
+
+// everythingSince counts the stamps after t.
+func (b *budget) everythingSince(t time.Duration) int {
+	if b.mirror != nil {
+		return b.everything().since(t)
+	}
+	return b.ring.since(t)
+}
+
+// hear takes in what a replica tells of what it did.
+func (s *Redis) hear(message string) {
+	if message == "replica" {
+		s.nudge()
+		return
+	}
+	verb, key, numbers := readMessage(message)
+	key = budgetKey(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if key == "" || s.epoch.Load() == 0 || s.closed {
+		return
+	}
+	s.heard(verb, key, numbers)
+}
+
+// readMessage takes a script's message apart: of admit.lua, which is in a hurry, in bytes, of amend.lua in words. One of another
+// version has no key.
+func readMessage(message string) (verb, key string, numbers []int64) {
+	const counted = 1 + 8 + 8 + 8 + 4
+	if message[:min(1, len(message))] == "+" && len(message) > counted {
+		data := []byte(message)
+		for i := range 3 {
+			numbers = append(numbers, int64(binary.BigEndian.Uint64(data[1+8*i:])))
+		}
+		return "count", message[counted:], []int64{numbers[0], numbers[1], int64(binary.BigEndian.Uint32(data[25:])), numbers[2]}
+	}
+	words := strings.Split(message, " ")
+	want := map[string]int{"move": 6, "drop": 6, "pause": 7}[words[0]]
+	if want != len(words) {
+		return "", "", nil
+	}
+	for _, word := range words[1 : want-1] {
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			return "", "", nil
+		}
+		numbers = append(numbers, n)
+	}
+	return words[0], words[want-1], numbers
+}
+
+func (s *Redis) heard(verb, key string, numbers []int64) {
+	now := s.now()
+	s.sweep(now)
+	b := s.budget(key, nil, now)
+	b.keep = max(b.keep, int(numbers[len(numbers)-2]))
+	b.span = max(b.span, time.Duration(numbers[len(numbers)-1])*time.Microsecond)
+	switch verb {
+	case "count":
+		b.insert(s.local(numbers[0]))
+		s.follows(b, s.local(numbers[1]), now)
+	case "move":
+		b.remove(s.local(numbers[0]))
+		b.insert(s.local(numbers[1]))
+	case "drop":
+		b.remove(s.local(numbers[0]))
+		b.full = longAgo
+	case "pause":
+		s.pausedBy(b, numbers[0], numbers[1], numbers[2])
+	}
+	s.changes++
+	s.pump(now)
+}
+
+// pausedBy takes in a pause and a shrinking.
+func (s *Redis) pausedBy(b *budget, until, shrunk, factor int64) {
+	if until > 0 {
+		b.paused = max(b.paused, s.local(until))
+	}
+	if at := s.local(shrunk); shrunk > 0 && (b.shrunk.factor == 0 || at > b.shrunk.at) {
+		b.shrunk = shrinking{at: at, factor: float64(factor) / 1e6}
+	}
+}
+
+// learn takes in what a decision told of the stamps before it.
+func (s *Redis) learn(budgets []*budget, v verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for i, before := range v.before {
+		s.follows(budgets[i], before, now)
+	}
+}
+
+// follows notes that we should have a stamp. If it does not come soon the whole ring is fetched.
+func (s *Redis) follows(b *budget, stamp, now time.Duration) {
+	if _, known := s.gaps[b]; !known && stamp > now-b.span && !b.everything().has(stamp) {
+		s.gaps[b] = gap{stamp, now}
+	}
+}
+
+// header is the size of a ring's header; see admit.lua.
+const header = 48
+
+// forgot reports whether a ring as Redis has it lacks much of what was counted before its latest stamp, as after Redis was
+// started empty and others went on counting. A few may be on their way to another place.
+func (s *Redis) forgot(b *budget, whole string) bool {
+	if len(whole) < header || s.state != linked {
+		return false
+	}
+	data := []byte(whole)
+	oldest := max(s.now()-b.span, longAgo)
+	known := b.ring.all(oldest)
+	has := make(map[time.Duration]bool, len(data)/8)
+	for at := header; at+8 <= len(data); at += 8 {
+		has[s.local(int64(binary.BigEndian.Uint64(data[at:])))] = true
+	}
+	latest, missing := s.local(int64(binary.BigEndian.Uint64(data[16:]))), 0
+	for _, stamp := range known {
+		if stamp <= latest && !has[stamp] {
+			missing++
+		}
+	}
+	return missing > 3+len(known)/4
+}
+
+// restore takes in a ring as Redis has it.
+func (s *Redis) restore(b *budget, whole string) {
+	if len(whole) < header {
+		return
+	}
+	data := []byte(whole)
+	number := func(at int) int64 { return int64(binary.BigEndian.Uint64(data[at:])) }
+	small := func(at int) int { return int(binary.BigEndian.Uint32(data[at:])) }
+	s.pausedBy(b, number(0), number(8), int64(small(24)))
+	first, count, size := small(28), small(32), small(36)
+	if size < count || len(data) != header+8*size {
+		return
+	}
+	latest := s.local(number(16))
+	if s.state == linked {
+		kept := b.ring.all(latest) // what came after it was fetched
+		b.ring = ring{}
+		defer func() {
+			for _, stamp := range kept {
+				b.insert(stamp)
+			}
+		}()
+	}
+	now := s.now()
+	for i := range count {
+		if stamp := s.local(number(header + 8*((first+i)%size))); stamp > now-b.span {
+			b.insert(stamp)
+		}
+	}
+}
+
+// packed are stamps as they stand in a ring.
+func (s *Redis) packed(stamps []time.Duration) string {
+	data := make([]byte, 0, 8*len(stamps))
+	for _, stamp := range stamps {
+		data = binary.BigEndian.AppendUint64(data, uint64(s.foreign(stamp)))
+	}
+	return string(data)
+}

@@ -1,0 +1,185 @@
+package limiter_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/redistest"
+	"freeagent-proxy/limiter"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// freeAgents are FreeAgent's own windows.
+var freeAgents = []limiter.Window{{Requests: 120, Per: time.Minute}, {Requests: 3600, Per: time.Hour}}
+
+// A busy account takes at most 34 KB, a quiet one little, and what is idle expires.
+func TestRedisMemory(t *testing.T) {
+	server := redistest.Start(t)
+	s, c := newLinked(t, server.Options()), server.Client(t)
+	ctx := context.Background()
+	busy := limiter.Budget{Key: "api/busy", Windows: []limiter.Window{{Requests: 3600, Per: time.Hour}}}
+	for range 3601 {
+		if p, err := s.Take(ctx, request(0, busy)); err == nil {
+			p.Sent()
+		}
+	}
+	quiet := limiter.Budget{Key: "api/quiet", Windows: freeAgents}
+	p, err := s.Take(ctx, request(0, quiet))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Sent()
+	for key, most := range map[string]int64{"fap:v1:{busy}:api": 34 << 10, "fap:v1:{quiet}:api": 300} {
+		if used := c.MemoryUsage(ctx, key).Val(); used == 0 || used > most {
+			t.Errorf("%s takes %d bytes, want at most %d", key, used, most)
+		}
+	}
+	keys := c.Keys(ctx, "*").Val()
+	if len(keys) != 3 { // with the replicas'
+		t.Errorf("keys %v", keys)
+	}
+	for _, key := range keys {
+		if ttl := c.PTTL(ctx, key).Val(); ttl <= 0 || ttl > 2*time.Hour || strings.HasSuffix(key, "api") && ttl < time.Hour {
+			t.Errorf("%s expires in %v", key, ttl)
+		}
+	}
+}
+
+// Redis decides by its own clock, and answers a script that it has forgotten.
+func TestRedisForgetsItsScripts(t *testing.T) {
+	server := redistest.Start(t)
+	s, c := newLinked(t, server.Options()), server.Client(t)
+	b := budget("api/acme", 100, time.Minute)
+	for range 3 {
+		if err := c.ScriptFlush(context.Background()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		send(t, s.Local, request(0, b))
+	}
+	if s.State() != "linked" {
+		t.Errorf("state %s", s.State())
+	}
+}
+
+// A Redis that takes no writes is one that is away, and nobody waits for it.
+func TestRedisTakesNoWrites(t *testing.T) {
+	for name, breaks := range map[string][2][]string{
+		"read-only":     {{"REPLICAOF", "127.0.0.1", "1"}, {"REPLICAOF", "NO", "ONE"}},
+		"out of memory": {{"CONFIG", "SET", "maxmemory", "1"}, {"CONFIG", "SET", "maxmemory", "0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			s, c := newLinked(t, server.Options()), server.Client(t)
+			b := budget("api/acme", 10, time.Minute)
+			send(t, s.Local, request(0, b))
+			do(t, c, breaks[0])
+			for range 3 {
+				began := time.Now()
+				send(t, s.Local, request(0, b))
+				if took := time.Since(began); took > 400*time.Millisecond {
+					t.Errorf("a permit took %v", took)
+				}
+			}
+			if s.State() != "alone" {
+				t.Errorf("state %s", s.State())
+			}
+			do(t, c, breaks[1])
+			until(t, "counts in Redis again", func() bool { return s.State() == "linked" })
+			if left := s.Usage(b)[0].Remaining; left != 6 {
+				t.Errorf("%d of 10 remain after 4", left)
+			}
+			send(t, s.Local, request(0, b))
+		})
+	}
+}
+
+func do(t *testing.T, c *redis.Client, words []string) {
+	t.Helper()
+	args := make([]any, len(words))
+	for i, w := range words {
+		args[i] = w
+	}
+	if err := c.Do(context.Background(), args...).Err(); err != nil {
+		t.Fatalf("%v: %v", words, err)
+	}
+}
+
+// Started without Redis nothing goes, since what others have used is not known; then all does by itself.
+func TestRedisComesLate(t *testing.T) {
+	server := redistest.Start(t)
+	server.Kill()
+	options := server.Options()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b := budget("api/acme", 10, time.Minute)
+	refused(t, s.Local, request(0, b))
+	refused(t, s.Local, request(300*time.Millisecond, b))
+	served := make(chan error, 30)
+	for range cap(served) / 3 {
+		go func() {
+			_, err := s.Take(context.Background(), request(20*time.Second, b))
+			served <- err
+		}()
+	}
+	server.Restart()
+	for range cap(served) / 3 {
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(t, s.Local, request(0, b))
+}
+
+// A failover loses what the old master had not told the new one; the replicas have not forgotten it.
+func TestFleetFailsOver(t *testing.T) {
+	t.Parallel()
+	watched := redistest.Sentinel(t)
+	f := newFleet(t, 2, func() redis.UniversalClient {
+		return redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: redistest.MasterName, SentinelAddrs: watched.Addrs(), ContextTimeoutEnabled: true, MaxRetries: -1,
+		})
+	})
+	for _, m := range f.members {
+		f.load(m, 15)
+	}
+	time.Sleep(2 * time.Second)
+	watched.Failover()
+	for _, m := range f.members {
+		until(t, "counts in Redis again", func() bool { return m.State() == "linked" })
+	}
+	time.Sleep(fleetWindows[1].Per)
+	f.end()
+	f.check()
+	if n := f.refused.Load(); n > 0 {
+		t.Errorf("%d were refused", n)
+	}
+}
+
+// Every budget's ring has a place of its own, from which the budget can be told, and an account's are in one slot.
+func TestRedisKeys(t *testing.T) {
+	seen := make(map[string]string)
+	for _, key := range []string{"egress", "api/acme", "refresh/acme", "api/acme/sub", "share/acme/nightly", "api/egress", "api/api", "api"} {
+		at := limiter.RedisKey(key)
+		if before, ok := seen[at]; ok {
+			t.Errorf("%s and %s are both at %s", key, before, at)
+		}
+		seen[at] = key
+		if got := limiter.BudgetKey(at); got != key {
+			t.Errorf("%s is at %s, which is %s's", key, at, got)
+		}
+		if account := strings.Split(key, "/"); len(account) > 1 && !strings.HasPrefix(at, fmt.Sprintf("fap:v1:{%s}:", account[1])) {
+			t.Errorf("%s is at %s", key, at)
+		}
+	}
+}
