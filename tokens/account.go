@@ -29,6 +29,8 @@ type account struct {
 
 	owed         debt  // what the store does not have yet
 	stored       int64 // the version it has
+	looking      bool  // because of Changed
+	lookAgain    bool  // it changed meanwhile
 	saveErr      error
 	saveFailures int
 	saveAt       time.Time

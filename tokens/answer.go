@@ -26,6 +26,8 @@ import (
 // conversation is the transport of one token call, and what came of it.
 type conversation struct {
 	endpoint *Endpoint
+	until    time.Time                 // when the request must have begun to leave; zero: no bound
+	tooLate  atomic.Bool               // it had not, and so did not leave
 	sent     atomic.Pointer[time.Time] // when the request left; nil: it did not
 	status   int                       // 0: no answer
 	after    time.Duration             // its Retry-After
@@ -41,6 +43,9 @@ func (c *conversation) RoundTrip(req *http.Request) (*http.Response, error) {
 		GetConn: func(string) { c.sent.Store(nil) },
 		GotConn: func(httptrace.GotConnInfo) { now := time.Now(); c.sent.Store(&now) },
 	}))
+	if !c.until.IsZero() && req.Body != nil {
+		req.Body = &leaving{ReadCloser: req.Body, conversation: c}
+	}
 	req.GetBody = nil // without it, net/http cannot send the request again by itself
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.endpoint.userAgent)
@@ -103,6 +108,8 @@ func (c *conversation) explain(err error) error {
 	}
 	trouble := &TroubleError{Status: c.status, Uncertain: c.sent.Load() != nil}
 	switch {
+	case c.status == 0 && c.tooLate.Load():
+		trouble.Uncertain, trouble.Err = false, errTooLate
 	case c.status == 0:
 		trouble.Err = harmless(err)
 	case c.status == http.StatusTooManyRequests:

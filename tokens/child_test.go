@@ -22,6 +22,14 @@ import (
 // child is what the test binary does as another process: it opens the folder that it runs in
 // (nobody could reach it by its path) and plays a role.
 func child(role string) int {
+	if role == "replica" {
+		call, err := time.ParseDuration(os.Getenv("TOKENS_TEST_CALL"))
+		if err == nil {
+			err = childReplica(os.Getenv("TOKENS_TEST_REDIS"), os.Getenv("TOKENS_TEST_ENDPOINT"), os.Getenv("TOKENS_TEST_KEY"), call)
+		}
+		fmt.Println(err)
+		return 1
+	}
 	if err := prepareChild(role); err != nil {
 		fmt.Println(err)
 		return 2

@@ -81,7 +81,7 @@ func (e *Endpoint) ApproveURL(app App, redirectURI, state string) string {
 
 // Exchange turns the code of a redirect into a grant, without its Account. Its errors are those of Refresh.
 func (e *Endpoint) Exchange(ctx context.Context, app App, code, redirectURI string) (Grant, error) {
-	grant, err := e.call(ctx, func(ctx context.Context) (*oauth2.Token, error) {
+	grant, err := e.call(ctx, time.Time{}, func(ctx context.Context) (*oauth2.Token, error) {
 		return e.config(app, redirectURI).Exchange(ctx, code)
 	})
 	if err == nil && grant.RefreshToken == "" {
@@ -93,7 +93,13 @@ func (e *Endpoint) Exchange(ctx context.Context, app App, code, redirectURI stri
 // Refresh spends a refresh token. The grant it returns has no Account, and the same
 // RefreshToken when the answer brought none. The error is a *RefusedError or a *TroubleError.
 func (e *Endpoint) Refresh(ctx context.Context, app App, refreshToken string) (Grant, error) {
-	return e.call(ctx, func(ctx context.Context) (*oauth2.Token, error) {
+	return e.refresh(ctx, app, refreshToken, time.Time{})
+}
+
+// refresh is Refresh, with a bound on when the request begins to leave; zero: none. If that has
+// passed, as after the process was halted, nothing is sent and the error is ErrUnavailable.
+func (e *Endpoint) refresh(ctx context.Context, app App, refreshToken string, until time.Time) (Grant, error) {
+	return e.call(ctx, until, func(ctx context.Context) (*oauth2.Token, error) {
 		return e.config(app, "").TokenSource(ctx, &oauth2.Token{RefreshToken: refreshToken}).Token()
 	})
 }
@@ -115,16 +121,19 @@ func (e *Endpoint) config(app App, redirectURI string) *oauth2.Config {
 // transport that puts the answer in order first: oauth2 alone throws a whole pair
 // away when expires_in is malformed, reads a form out of JSON that is labelled text/plain,
 // and quotes bodies in its errors.
-func (e *Endpoint) call(ctx context.Context, send func(context.Context) (*oauth2.Token, error)) (Grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+func (e *Endpoint) call(ctx context.Context, until time.Time, send func(context.Context) (*oauth2.Token, error)) (Grant, error) {
+	ctx, cancel := withPatience(ctx, e.timeout)
 	defer cancel()
-	c := &conversation{endpoint: e}
+	c := &conversation{endpoint: e, until: until}
 	client := &http.Client{
 		Transport:     c,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	token, err := send(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = context.Cause(ctx)
+		}
 		return Grant{}, c.explain(err)
 	}
 	return c.grant(token), nil

@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +22,8 @@ type FileConfig struct {
 	Keys []Key
 	// ReadOnly takes no lock and writes nothing: it reads beside the process that has the lock.
 	ReadOnly bool
+	// Alone, with ReadOnly, takes the lock all the same, so that nobody writes while it is open. The folder must exist.
+	Alone bool
 }
 
 // File is the Store for one process: a folder with one sealed file per account.
@@ -52,20 +53,24 @@ var ErrLocked = fmt.Errorf("%w: in use by another freeagent-proxy", ErrStore)
 // and what to do; ErrLocked tells that another process is at it.
 func OpenFile(cfg FileConfig) (*File, error) {
 	f := &File{dir: cfg.Dir, readOnly: cfg.ReadOnly}
-	if err := f.open(cfg.Keys); err != nil {
+	if err := f.open(cfg); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *File) open(keys []Key) error {
-	if !f.readOnly {
-		if err := f.prepare(); err != nil {
-			return err
-		}
+func (f *File) open(cfg FileConfig) (err error) {
+	switch {
+	case !f.readOnly:
+		err = f.prepare()
+	case cfg.Alone:
+		err = f.takeLock()
 	}
-	keys, err := f.allKeys(keys)
+	if err != nil {
+		return err
+	}
+	keys, err := f.allKeys(cfg.Keys)
 	if err != nil {
 		return err
 	}
@@ -89,12 +94,8 @@ func (f *File) prepare() error {
 	if err := refuseOthers(f.dir, 0o002); err != nil {
 		return err
 	}
-	f.lock = flock.New(f.path("lock"), flock.SetPermissions(0o600))
-	switch locked, err := f.lock.TryLock(); {
-	case err != nil:
-		return storeError("lock", f.path("lock"), err)
-	case !locked:
-		return fmt.Errorf("%w: folder %s; stop that process, or give this one another folder", ErrLocked, f.dir)
+	if err := f.takeLock(); err != nil {
+		return err
 	}
 	for _, dir := range []string{f.dir, f.grants()} {
 		if err := removeLeftovers(dir); err != nil {
@@ -105,6 +106,18 @@ func (f *File) prepare() error {
 		}
 	}
 	return nil
+}
+
+func (f *File) takeLock() error {
+	f.lock = flock.New(f.path("lock"), flock.SetPermissions(0o600))
+	switch locked, err := f.lock.TryLock(); {
+	case err != nil:
+		return storeError("lock", f.path("lock"), err)
+	case !locked:
+		return fmt.Errorf("%w: folder %s; stop that process, or give this one another folder", ErrLocked, f.dir)
+	default:
+		return nil
+	}
 }
 
 // resealAll moves grants to the first key. One that cannot be moved now is moved when it is
@@ -137,12 +150,9 @@ func (f *File) read(account string) (grant Grant, stale bool, err error) {
 	if f.sealer == nil { // it came after we had looked for a key
 		return Grant{}, false, storeError("open", path, errors.New("there was no key when the folder was opened; open it again"))
 	}
-	plain, stale, err := f.sealer.Open(account, sealed)
+	grant, stale, err = f.sealer.openGrant(account, sealed)
 	if err != nil {
 		return Grant{}, false, storeError("open", path, err)
-	}
-	if err := json.Unmarshal(plain, &grant); err != nil { // not quoted: it is plain text by now
-		return Grant{}, false, storeError("open", path, errors.New("what is sealed in it is no grant; restore it from a backup"))
 	}
 	return grant, stale, nil
 }
@@ -175,11 +185,11 @@ func (f *File) Save(_ context.Context, next Grant, previous int64) error {
 
 func (f *File) write(g Grant) error {
 	path := f.grantPath(g.Account)
-	plain, err := json.Marshal(g)
+	sealed, err := f.sealer.sealGrant(g)
 	if err != nil {
 		return storeError("encode", path, err)
 	}
-	if err := writeFile(path, f.sealer.Seal(g.Account, plain)); err != nil {
+	if err := writeFile(path, sealed); err != nil {
 		return storeError("write", path, err)
 	}
 	return nil

@@ -255,6 +255,26 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// Whoever reads alone keeps writers out, and is kept out by them.
+func TestReadOnlyAlone(t *testing.T) {
+	dir, _ := folder(t)
+	alone := tokens.FileConfig{Dir: dir, ReadOnly: true, Alone: true}
+	reader := openFile(t, alone)
+	if got, err := reader.Load(context.Background(), account); err != nil || got.Version != 1 {
+		t.Errorf("Load = %v, %v", got, err)
+	}
+	if _, err := tokens.OpenFile(tokens.FileConfig{Dir: dir}); !errors.Is(err, tokens.ErrLocked) {
+		t.Errorf("a writer beside it: %v, want ErrLocked", err)
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openFile(t, tokens.FileConfig{Dir: dir})
+	if _, err := tokens.OpenFile(alone); !errors.Is(err, tokens.ErrLocked) {
+		t.Errorf("beside a writer: %v, want ErrLocked", err)
+	}
+}
+
 func TestClosedFile(t *testing.T) {
 	dir, _ := folder(t)
 	ctx := context.Background()

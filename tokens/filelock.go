@@ -5,20 +5,31 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // Lock waits for its turn among the goroutines of this process, the only one that may write
 // here, and writes, syncs and removes a file as large as a grant.
-func (f *File) Lock(ctx context.Context, account string) (unlock func(), err error) {
-	if unlock, err = f.turns.take(ctx, account); err != nil {
+func (f *File) Lock(ctx context.Context, account string) (Lease, error) {
+	giveBack, err := f.turns.take(ctx, account)
+	if err != nil {
 		return nil, fmt.Errorf("%w: lock account %q: %w", ErrStore, account, err)
 	}
 	if err := f.probe(); err != nil {
-		unlock()
+		giveBack()
 		return nil, err
 	}
-	return unlock, nil
+	return turn(giveBack), nil
 }
+
+// turn is a lock among goroutines: its holder cannot be thought dead while it lives.
+type turn func()
+
+// Spend always gives leave.
+func (t turn) Spend(context.Context, int64) (time.Time, error) { return time.Time{}, nil }
+
+// Release ends the turn.
+func (t turn) Release() { t() }
 
 // probe proves that a grant can be written.
 func (f *File) probe() error {

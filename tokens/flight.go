@@ -30,6 +30,9 @@ const (
 	lockTimeout = 2 * time.Minute
 	// permitTimeout is longer than FreeAgent's minute with any guard, so that a permit comes.
 	permitTimeout = 75 * time.Second
+	// spendTimeout bounds the wait for an answer that another process may yet bring: longer than
+	// its call (30 s) and what a Store adds to it.
+	spendTimeout = time.Minute
 	// storeTimeout bounds one read or write of the store.
 	storeTimeout = 10 * time.Second
 	// savePatience is how long a new token may be held back by its save, which takes milliseconds.
@@ -71,12 +74,17 @@ func (f *flight) run() error {
 	if !f.refresh {
 		return f.m.look(f.a)
 	}
-	unlock, err := f.lock()
-	if err != nil {
+	lease, err := f.lock()
+	switch {
+	case err == nil:
+		err = f.m.look(f.a)
+	case f.m.goesOn(err):
+		lease = noLease{}
+	default:
 		return err
 	}
-	defer unlock()
-	if err := f.m.look(f.a); err != nil {
+	defer lease.Release()
+	if err != nil && !f.m.goesOn(err) {
 		return err
 	}
 	for range maxSpends {
@@ -85,7 +93,7 @@ func (f *flight) run() error {
 			return nil
 		}
 		f.epoch = c.epoch
-		err := f.spend(c)
+		err := f.spend(c, lease)
 		if !errors.Is(err, errAgain) {
 			return err
 		}
@@ -93,7 +101,16 @@ func (f *flight) run() error {
 	return fmt.Errorf("refresh account %q: %w", f.a.name, ErrConflict)
 }
 
-func (f *flight) lock() (unlock func(), err error) {
+// goesOn reports whether a refresh is safe although the store said this.
+func (m *Manager) goesOn(err error) bool { return m.cfg.Alone && errors.Is(err, ErrStore) }
+
+// noLease is the lease of a process that nobody else can disturb.
+type noLease struct{}
+
+func (noLease) Spend(context.Context, int64) (time.Time, error) { return time.Time{}, nil }
+func (noLease) Release()                                        {}
+
+func (f *flight) lock() (Lease, error) {
 	ctx, cancel := context.WithTimeout(f.m.open, lockTimeout)
 	defer cancel()
 	return f.m.cfg.Store.Lock(ctx, f.a.name)
@@ -103,6 +120,7 @@ func (f *flight) lock() (unlock func(), err error) {
 type choice struct {
 	nothing      bool // needs to be spent
 	refreshToken string
+	version      int64 // of the grant
 	epoch        int
 	seed         bool
 	previous     bool
@@ -117,32 +135,38 @@ func (f *flight) choose() choice {
 	cur := a.current.Load()
 	switch {
 	case a.seedDue(now, app) && !f.seedTried:
-		return choice{refreshToken: a.seed.token, epoch: a.epoch, seed: true}
+		return choice{refreshToken: a.seed.token, version: a.grant.Version, epoch: a.epoch, seed: true}
 	case a.grant.Version == 0, cur.good(now) && cur.token != f.replace:
 		return choice{nothing: true}
 	case f.refusedIn == a.epoch:
-		return choice{refreshToken: a.grant.PreviousRefresh, epoch: a.epoch, previous: true}
+		return choice{refreshToken: a.grant.PreviousRefresh, version: a.grant.Version, epoch: a.epoch, previous: true}
 	default:
-		return choice{refreshToken: a.grant.RefreshToken, epoch: a.epoch}
+		return choice{refreshToken: a.grant.RefreshToken, version: a.grant.Version, epoch: a.epoch}
 	}
 }
 
 // spend spends the chosen token and keeps what it brings.
-func (f *flight) spend(c choice) error {
-	ctx, cancel := context.WithTimeout(f.m.open, permitTimeout)
-	defer cancel()
+func (f *flight) spend(c choice, lease Lease) error {
 	app, err := f.m.app(f.a.name)
 	if err != nil {
 		return err
 	}
 	f.app = app
-	got, err := f.m.refresh(ctx, app, f.a.name, c.refreshToken, func() bool { return f.a.at(c.epoch) })
+	got, err := f.m.refresh(f.m.open, spending{
+		app: app, account: f.a.name, refreshToken: c.refreshToken, version: c.version, lease: lease,
+		wanted: func() bool { return f.a.at(c.epoch) },
+	})
 	refusal := new(RefusedError)
 	switch {
 	case err == nil:
 		return f.keep(c, got)
 	case errors.As(err, &refusal):
 		return f.refused(c, refusal)
+	case errors.Is(err, ErrConflict):
+		if err := f.m.look(f.a); err != nil {
+			return err
+		}
+		return errAgain
 	case c.seed:
 		return f.seedFailed(c, err)
 	default:
@@ -150,18 +174,39 @@ func (f *flight) spend(c choice) error {
 	}
 }
 
+// spending is a refresh token to spend, and the right to.
+type spending struct {
+	app          App
+	account      string
+	refreshToken string
+	version      int64 // of the stored grant that has it; 0: it is from outside
+	lease        Lease
+	wanted       func() bool // still; asked once the permit has come
+}
+
 // refresh takes a permit and spends a token, if that is still wanted when the permit comes.
-// ctx bounds the wait for the permit alone: what was sent is waited for, whoever has left.
-func (m *Manager) refresh(ctx context.Context, app App, account, refreshToken string, wanted func() bool) (Grant, error) {
-	sent, release, err := m.cfg.Permit(ctx, account)
+// ctx bounds the waiting alone: what was sent is waited for, whoever has left.
+func (m *Manager) refresh(ctx context.Context, s spending) (Grant, error) {
+	permitCtx, cancel := context.WithTimeout(ctx, permitTimeout)
+	defer cancel()
+	sent, release, err := m.cfg.Permit(permitCtx, s.account)
 	if err != nil {
-		return Grant{}, fmt.Errorf("wait for leave to refresh account %q: %w", account, err)
+		return Grant{}, fmt.Errorf("wait for leave to refresh account %q: %w", s.account, err)
 	}
 	defer release()
-	if !wanted() {
+	if !s.wanted() {
 		return Grant{}, errAgain
 	}
-	got, err := m.cfg.Endpoint.Refresh(m.life, app, refreshToken)
+	spendCtx, cancel := context.WithTimeout(ctx, spendTimeout)
+	defer cancel()
+	until, err := s.lease.Spend(spendCtx, s.version)
+	switch {
+	case err != nil:
+		return Grant{}, err
+	case !s.wanted():
+		return Grant{}, errAgain
+	}
+	got, err := m.cfg.Endpoint.refresh(m.life, s.app, s.refreshToken, until)
 	if trouble := new(TroubleError); !errors.As(err, &trouble) || trouble.Status != 0 || trouble.Uncertain {
 		sent()
 	}

@@ -92,7 +92,7 @@ func (f *freeAgent) spentTokens() []string {
 
 func (f *freeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
-		panic(err)
+		panic(http.ErrAbortHandler) // the client broke off
 	}
 	f.mu.Lock()
 	f.refreshes++

@@ -20,6 +20,9 @@ type Config struct {
 	// long as ctx allows. sent is called once the request was, or may have been, sent;
 	// release always and last: a permit that was not sent is to be given back.
 	Permit func(ctx context.Context, account string) (sent, release func(), err error)
+	// Alone says that no other process uses the Store, so that a refresh is safe although the Store cannot be
+	// reached: the new pair then serves from memory until it can.
+	Alone bool
 	// Observe is told what happens; nil: nobody. It must return soon, since the account's
 	// next step waits for it, and of the Manager may only use what does not wait.
 	Observe func(Event)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"freeagent-proxy/tokens"
 )
@@ -60,7 +61,7 @@ func (s *memory) Accounts(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(s.grants)), nil
 }
 
-func (s *memory) Lock(ctx context.Context, account string) (func(), error) {
+func (s *memory) Lock(ctx context.Context, account string) (tokens.Lease, error) {
 	s.mu.Lock()
 	lock, ok := s.locks[account]
 	if !ok {
@@ -70,13 +71,19 @@ func (s *memory) Lock(ctx context.Context, account string) (func(), error) {
 	s.mu.Unlock()
 	select {
 	case lock <- struct{}{}:
-		return sync.OnceFunc(func() { <-lock }), nil
+		return lease(sync.OnceFunc(func() { <-lock })), nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", tokens.ErrStore, ctx.Err())
 	}
 }
 
 func (s *memory) Close() error { return nil }
+
+// lease always lets spend.
+type lease func()
+
+func (l lease) Spend(context.Context, int64) (time.Time, error) { return time.Time{}, nil }
+func (l lease) Release()                                        { l() }
 
 // faulty is a Store whose steps can be made to fail or to wait.
 type faulty struct {
@@ -152,7 +159,7 @@ func (s *faulty) Accounts(ctx context.Context) (accounts []string, err error) {
 	return accounts, err
 }
 
-func (s *faulty) Lock(ctx context.Context, account string) (unlock func(), err error) {
-	err = s.do("lock", func() error { unlock, err = s.Store.Lock(ctx, account); return err })
-	return unlock, err
+func (s *faulty) Lock(ctx context.Context, account string) (lease tokens.Lease, err error) {
+	err = s.do("lock", func() error { lease, err = s.Store.Lock(ctx, account); return err })
+	return lease, err
 }

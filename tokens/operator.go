@@ -42,16 +42,19 @@ func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
 
 // prove refreshes a token under the account's lock: it may be the one that a flight is spending.
 func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, error) {
-	unlock, err := m.cfg.Store.Lock(ctx, name)
+	lease, err := m.cfg.Store.Lock(ctx, name)
 	if err != nil {
 		return Grant{}, err
 	}
-	defer unlock()
+	defer lease.Release()
 	app, err := m.app(name)
 	if err != nil {
 		return Grant{}, err
 	}
-	got, err := m.refresh(ctx, app, name, refreshToken, func() bool { return ctx.Err() == nil })
+	got, err := m.refresh(ctx, spending{
+		app: app, account: name, refreshToken: refreshToken, lease: lease,
+		wanted: func() bool { return ctx.Err() == nil },
+	})
 	if errors.Is(err, errAgain) {
 		err = context.Cause(ctx)
 	}

@@ -244,7 +244,7 @@ func TestImportIsNotLost(t *testing.T) {
 func TestImportAbandonedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		unlock, err := r.store.Lock(context.Background(), account)
+		lease, err := r.store.Lock(context.Background(), account)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestImportAbandonedInTime(t *testing.T) {
 		if err := r.Import(ctx, account, r.agent.grant()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Import: %v, want DeadlineExceeded", err)
 		}
-		unlock()
+		lease.Release()
 		sleep(time.Minute)
 		r.refreshes(0)
 	})

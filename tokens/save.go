@@ -42,7 +42,9 @@ func (m *Manager) pay(a *account) (Event, error) {
 			return m.saved(a, ours, err)
 		}
 		if owed == refreshed {
-			return m.yield(ctx, a, ours)
+			if event, err := m.yield(ctx, a, ours, stored); !errors.Is(err, errAgain) {
+				return event, err
+			}
 		}
 	}
 	return m.saved(a, Grant{}, fmt.Errorf("%w: account %q: %w", ErrStore, a.name, ErrConflict))
@@ -57,38 +59,73 @@ func (a *account) owes() (ours Grant, stored int64, owed debt) {
 
 // rebase puts a consent on top of whatever is stored.
 func (m *Manager) rebase(ctx context.Context, a *account) (ours Grant, stored int64, err error) {
-	old, err := m.cfg.Store.Load(ctx, a.name)
-	if err != nil && !errors.Is(err, ErrNoGrant) {
+	old, err := m.read(ctx, a.name)
+	if err != nil {
 		return Grant{}, 0, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.last = max(a.last, old.Version)
-	if a.grant.Version <= old.Version {
+	a.last = max(a.last, old.newest())
+	if a.grant.Version <= old.newest() {
 		a.grant.Version = a.nextVersion()
 		a.last = a.grant.Version
 	}
-	a.grant.Seeds = withSeeds(old.Seeds, a.grant.Seeds...)
-	return a.grant, old.Version, nil
+	a.grant.Seeds = withSeeds(old.grant.Seeds, a.grant.Seeds...)
+	return a.grant, old.grant.Version, nil
+}
+
+// reading is what the store said of an account.
+type reading struct {
+	grant     Grant
+	removal   int64 // the version of the removal, if there is no grant; 0: there was none, or it is not known
+	forgotten bool  // it knows of neither
+}
+
+// newest is the highest version that the store has had.
+func (r reading) newest() int64 { return max(r.grant.Version, r.removal) }
+
+// older reports whether the store lacks a version because it lost it, or never had it; and not
+// because that was removed.
+func (r reading) older(version int64) bool {
+	return r.forgotten || 0 < r.newest() && r.newest() < version
+}
+
+// read reads the store. That there is no grant is no error.
+func (m *Manager) read(ctx context.Context, name string) (reading, error) {
+	grant, err := m.cfg.Store.Load(ctx, name)
+	switch {
+	case err == nil:
+		return reading{grant: grant}, nil
+	case errors.Is(err, ErrNoGrant):
+		return reading{removal: grant.Version, forgotten: errors.Is(err, ErrForgotten)}, nil
+	default:
+		return reading{}, err
+	}
 }
 
 // yield gives a refreshed grant up for what somebody else stored meanwhile: an operator's
-// grant, or none when it was removed.
-func (m *Manager) yield(ctx context.Context, a *account, ours Grant) (Event, error) {
-	stored, err := m.cfg.Store.Load(ctx, a.name)
-	if err != nil && !errors.Is(err, ErrNoGrant) {
+// grant, or none when it was removed. errAgain: nobody did, the store went back in time, before
+// the version that ours was to replace; it is to be written once more, over what is there now.
+func (m *Manager) yield(ctx context.Context, a *account, ours Grant, replaced int64) (Event, error) {
+	stored, err := m.read(ctx, a.name)
+	if err != nil {
 		return m.saved(a, ours, err)
 	}
-	if stored.same(ours) { // an earlier try had succeeded, though it seemed not to
+	if stored.grant.same(ours) { // an earlier try had succeeded, though it seemed not to
 		return m.saved(a, ours, nil)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.grant.Version != ours.Version { // ours was given up for an operator's already
+	switch {
+	case a.grant.Version != ours.Version: // ours was given up for an operator's already
 		return Event{}, nil
+	case stored.older(replaced + 1):
+		a.stored = stored.grant.Version
+		return Event{}, errAgain
 	}
-	a.set(stored)
-	a.settled(stored.Version)
+	a.set(stored.grant)
+	a.last = max(a.last, stored.removal)
+	a.settled(stored.grant.Version)
 	return Event{Account: a.name, Kind: EventSuperseded}, nil
 }
 
@@ -127,8 +164,8 @@ func (m *Manager) look(a *account) error {
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(m.open, storeTimeout)
 	defer cancel()
-	stored, err := m.cfg.Store.Load(ctx, a.name)
-	if err != nil && !errors.Is(err, ErrNoGrant) {
+	stored, err := m.read(ctx, a.name)
+	if err != nil {
 		return err
 	}
 	if event := a.compare(epoch, stored); event.Kind != "" {
@@ -138,25 +175,26 @@ func (m *Manager) look(a *account) error {
 }
 
 // compare takes over what was read from the store, unless ours changed meanwhile.
-func (a *account) compare(epoch int, stored Grant) (event Event) {
+func (a *account) compare(epoch int, stored reading) (event Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.epoch != epoch || a.owed != nothing {
 		return Event{}
 	}
+	a.last = max(a.last, stored.removal)
 	switch ours := a.grant.Version; {
-	case stored.Version == 0 && ours != 0: // removed by another process
-		a.set(Grant{})
-		a.settled(0)
-		event = Event{Account: a.name, Kind: EventRemoved}
-	case stored.Version > ours:
+	case stored.grant.Version > ours:
 		if a.known {
 			event = Event{Account: a.name, Kind: EventAdopted}
 		}
-		a.set(stored)
-		a.settled(stored.Version)
-	case stored.Version < ours: // the store went back in time, as after a failover
-		a.stored, a.owed = stored.Version, refreshed
+		a.set(stored.grant)
+		a.settled(stored.grant.Version)
+	case ours != 0 && stored.older(ours): // the store went back in time, as after a failover
+		a.stored, a.owed = stored.grant.Version, refreshed
+	case ours != 0 && stored.grant.Version == 0: // removed by another process
+		a.set(Grant{})
+		a.settled(0)
+		event = Event{Account: a.name, Kind: EventRemoved}
 	}
 	if !a.known {
 		a.known, a.failure, a.failures, a.notBefore = true, nil, 0, time.Time{}

@@ -32,8 +32,14 @@ func TestSaveFails(t *testing.T) {
 			t.Error("stored although the store failed")
 		}
 		r.state(tokens.StateTrouble)
+		if !r.Status(account).Unsaved {
+			t.Error("the status does not say that the pair is unsaved")
+		}
 		r.store.heal("save")
 		sleep(11 * time.Second)
+		if r.Status(account).Unsaved {
+			t.Error("the status says that the pair is unsaved, and it is stored")
+		}
 		if got := r.stored(); got.AccessToken != secret+"-access-3=" || got.PreviousRefresh != before.RefreshToken {
 			t.Errorf("stored is not the newest pair")
 		}

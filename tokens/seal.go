@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -114,4 +115,23 @@ func (s *Sealer) Open(account string, sealed []byte) (plain []byte, stale bool, 
 		return plain, i > 0, nil
 	}
 	return nil, false, fmt.Errorf("it is sealed with key %q, which is not configured; add that key behind the others", id[:min(len(id), 64)])
+}
+
+func (s *Sealer) sealGrant(g Grant) ([]byte, error) {
+	plain, err := json.Marshal(g)
+	if err != nil {
+		return nil, err
+	}
+	return s.Seal(g.Account, plain), nil
+}
+
+func (s *Sealer) openGrant(account string, sealed []byte) (g Grant, stale bool, err error) {
+	plain, stale, err := s.Open(account, sealed)
+	if err != nil {
+		return Grant{}, false, err
+	}
+	if err := json.Unmarshal(plain, &g); err != nil { // not quoted: it is plain text by now
+		return Grant{}, false, errors.New("what is sealed in it is no grant; restore it from a backup")
+	}
+	return g, stale, nil
 }

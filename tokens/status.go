@@ -65,6 +65,7 @@ type Status struct {
 	Reason           string // a sentence, unless State is ok
 	Usable           bool   // there is a good access token now
 	Refreshing       bool
+	Unsaved          bool      // the newest grant is in memory only, and is written until that works
 	AccessExpiresAt  time.Time // zero: there is none
 	RefreshExpiresAt time.Time // zero: not known
 	LastRefresh      LastRefresh
@@ -84,6 +85,7 @@ func (m *Manager) Status(name string) Status {
 		Account:          name,
 		Usable:           a.usable(now),
 		Refreshing:       a.flight != nil && a.flight.refresh,
+		Unsaved:          a.owed != nothing,
 		AccessExpiresAt:  a.grant.ExpiresAt,
 		RefreshExpiresAt: a.grant.RefreshExpiresAt,
 		LastRefresh:      a.outcome,

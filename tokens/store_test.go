@@ -93,7 +93,7 @@ func testStore(t *testing.T, open func(t *testing.T) tokens.Store) {
 			t.Errorf("Load: %v, want ErrNoGrant", err)
 		}
 		next := full
-		next.Version = 6
+		next.Version = time.Now().Add(time.Hour).UnixMilli() // a removal is no older than now
 		if err := s.Save(ctx, next, full.Version); !errors.Is(err, tokens.ErrConflict) {
 			t.Errorf("Save over what was removed: %v, want ErrConflict", err)
 		}
@@ -137,7 +137,7 @@ func testStore(t *testing.T, open func(t *testing.T) tokens.Store) {
 	})
 	t.Run("lock", func(t *testing.T) {
 		s := open(t)
-		unlock, err := s.Lock(ctx, account)
+		lease, err := s.Lock(ctx, account)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func testStore(t *testing.T, open func(t *testing.T) tokens.Store) {
 		if err != nil {
 			t.Fatalf("Lock of another account: %v", err)
 		}
-		other()
+		other.Release()
 		impatient, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 		defer cancel()
 		if _, err := s.Lock(impatient, account); !errors.Is(err, context.DeadlineExceeded) {
@@ -153,17 +153,31 @@ func testStore(t *testing.T, open func(t *testing.T) tokens.Store) {
 		}
 		next := make(chan error)
 		go func() {
-			unlock, err := s.Lock(ctx, account)
+			lease, err := s.Lock(ctx, account)
 			if err == nil {
-				unlock()
+				lease.Release()
 			}
 			next <- err
 		}()
-		unlock()
+		lease.Release()
 		if err := <-next; err != nil {
 			t.Errorf("Lock of what was unlocked: %v", err)
 		}
-		unlock() // once more does nothing
+		lease.Release() // once more does nothing
+	})
+	t.Run("leave to spend", func(t *testing.T) {
+		s := open(t)
+		save(t, s, full, 0)
+		lease, err := s.Lock(ctx, account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lease.Release()
+		for _, version := range []int64{full.Version, full.Version, 0} { // again, as for the token before
+			if until, err := lease.Spend(ctx, version); err != nil || !until.IsZero() && until.Before(time.Now()) {
+				t.Errorf("Spend(%d) = %v, %v", version, until, err)
+			}
+		}
 	})
 	t.Run("lock is exclusive", func(t *testing.T) {
 		s := open(t)
@@ -171,14 +185,14 @@ func testStore(t *testing.T, open func(t *testing.T) tokens.Store) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				unlock, err := s.Lock(ctx, account)
+				lease, err := s.Lock(ctx, account)
 				if err != nil {
 					t.Errorf("Lock: %v", err)
 					return
 				}
 				most.Store(max(most.Load(), inside.Add(1)))
 				inside.Add(-1)
-				unlock()
+				lease.Release()
 			})
 		}
 		wg.Wait()

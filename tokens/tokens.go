@@ -11,7 +11,7 @@
 // one per account, detached from whoever waits for it, so that a client that
 // hangs up disturbs nobody and no two requests refresh twice. A flight locks the
 // grant in the Store (which proves that the Store can be written), reads it again,
-// and only then spends the refresh token. Whoever needs a token that is not there
+// asks for leave to spend (see Lease), and only then spends the refresh token. Whoever needs a token that is not there
 // waits for the account to change; nothing is tried for those who have left.
 //
 // Nobody but an operator deletes a grant. A refresh token that FreeAgent refuses is
@@ -54,30 +54,50 @@ func (g Grant) Format(f fmt.State, _ rune) {
 // Manager above it sees to it that one process refreshes an account once. An error
 // that is none of those named wraps ErrStore and says what to do about it.
 type Store interface {
-	// Load returns the account's grant, or ErrNoGrant.
+	// Load returns the account's grant, or ErrNoGrant. A store that remembers removals
+	// returns with ErrNoGrant a Grant that has the removal's Version and nothing else,
+	// and ErrForgotten when it knows of neither a grant nor a removal.
 	Load(ctx context.Context, account string) (Grant, error)
 	// Save writes next if the stored version is still previous (0: nothing is
-	// stored); otherwise it writes nothing and returns ErrConflict. A stored grant
-	// that cannot be read is never overwritten. When Save returns nil the grant
-	// survives a crash and, with the file store, a power cut.
+	// stored, or a removal of a lower version than next); otherwise it writes nothing
+	// and returns ErrConflict. A stored grant that cannot be read is never overwritten.
+	// When Save returns nil the grant survives a crash and, with the file store, a power cut.
 	Save(ctx context.Context, next Grant, previous int64) error
-	// Remove deletes the account's grant; ErrNoGrant if there is none.
+	// Remove deletes the account's grant; ErrNoGrant if there is none. What was saved
+	// before it is not stored again by whoever still holds it.
 	Remove(ctx context.Context, account string) error
 	// Accounts lists the accounts that have a grant, sorted.
 	Accounts(ctx context.Context) ([]string, error)
 	// Lock makes the caller the only one who may refresh the account, over all
 	// processes that share the store, and proves that the store can be
 	// written before a refresh token is spent. It blocks until then, or until ctx
-	// ends; the lock itself lasts until unlock. Save needs no lock: its versions
+	// ends; the lock itself lasts until its Release. Save needs no lock: its versions
 	// fence a holder that was too slow.
-	Lock(ctx context.Context, account string) (unlock func(), err error)
+	Lock(ctx context.Context, account string) (Lease, error)
 	Close() error
+}
+
+// Lease is the lock on an account, for its holder.
+type Lease interface {
+	// Spend gives leave to send one refresh request, with the grant of that version as it
+	// is stored (0: with a refresh token from outside). The request must have begun to
+	// leave before until (zero: no such bound): after it, another process may think that
+	// nothing was sent. Spend blocks, until ctx ends, while a process that had the
+	// lock before may yet bring the answer to its own request for the same version.
+	// ErrConflict: another version is stored by now.
+	Spend(ctx context.Context, version int64) (until time.Time, err error)
+	// Release gives the lock to the next, and says that no answer is waited for any more. It
+	// does not block; once more does nothing.
+	Release()
 }
 
 // What a caller must tell apart.
 var (
 	// ErrNoGrant: the account was never authorised, or was removed.
 	ErrNoGrant = errors.New("no grant stored")
+	// ErrForgotten: the store knows nothing of the account, as if it had lost its data:
+	// whoever holds a grant stores it again. It wraps ErrNoGrant.
+	ErrForgotten = fmt.Errorf("%w, nor a removal", ErrNoGrant)
 	// ErrReauthorize: FreeAgent refuses the grant; a person must authorise again.
 	ErrReauthorize = errors.New("grant refused by FreeAgent")
 	// ErrUnavailable: no token now, but the grant is kept and it goes on being tried.

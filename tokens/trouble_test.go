@@ -178,7 +178,7 @@ func TestLockThatNeverComes(t *testing.T) {
 		r := newRig(t)
 		r.authorised()
 		sleep(time.Hour)
-		unlock, err := r.store.Store.Lock(context.Background(), account)
+		lease, err := r.store.Store.Lock(context.Background(), account)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestLockThatNeverComes(t *testing.T) {
 		if !errors.Is(err, tokens.ErrUnavailable) || !errors.Is(err, tokens.ErrStore) {
 			t.Errorf("Token: %v, want ErrUnavailable because of the lock", err)
 		}
-		unlock()
+		lease.Release()
 		r.token()
 		r.refreshes(2)
 	})
