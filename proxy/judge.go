@@ -82,21 +82,21 @@ func (s *sending) tried(req *http.Request, token tokens.Token, sent time.Time) t
 // the FreeAgent user. The request goes again after the pause if it may wait that long.
 func (s *sending) overLimit(resp *http.Response) (again bool) {
 	pause := retryAfter(resp.Header.Get("Retry-After"))
-	s.p.config.Limiter.Pause(s.exceeded(peek(resp)), pause)
+	s.p.config.Limiter.Exceeded(s.exceeded(peek(resp)), pause)
 	return pause <= s.patience
 }
 
-// exceeded is the key of the budget that FreeAgent says is used up. Only the words of the
+// exceeded is the budget that FreeAgent says is used up. Only the words of the
 // answer tell its limit per source address from the one per user.
-func (s *sending) exceeded(words []byte) string {
+func (s *sending) exceeded(words []byte) limiter.Budget {
 	for _, budget := range s.account.budgets[1:] {
 		for _, w := range budget.Windows {
 			if bytes.Contains(words, []byte(overLimitWords(w))) {
-				return budget.Key
+				return budget
 			}
 		}
 	}
-	return s.account.budgets[0].Key
+	return s.account.budgets[0]
 }
 
 // overLimitWords are FreeAgent's own (https://dev.freeagent.com/docs/introduction).

@@ -38,8 +38,17 @@ type Config struct {
 	MaxWait   time.Duration
 	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
 	Tokens    *tokens.Manager
-	Limiter   *limiter.Local
+	Limiter   Limiter
 	Log       *zap.Logger
+}
+
+// Limiter says when the next request may go: *limiter.Local for one process, *limiter.Redis for several.
+type Limiter interface {
+	// Take takes a permit, waiting for it as long as the request says. Its errors are *limiter.OverBudgetError,
+	// limiter.ErrClosed and the context's cause.
+	Take(ctx context.Context, r limiter.Request) (*limiter.Permit, error)
+	// Exceeded takes in a 429: nothing is let through for so long, and less afterwards if another program uses the budget.
+	Exceeded(b limiter.Budget, retryAfter time.Duration)
 }
 
 // Proxy is an http.Handler. It is a bare handler on purpose: http.ServeMux answers a

@@ -22,12 +22,12 @@ const maxToken = 16 << 10
 func (c *command) accountsCommand() *cobra.Command {
 	accounts := &cobra.Command{
 		Use:   "accounts",
-		Short: "List, show, import and remove the accounts' authorisations",
+		Short: "List, show, import, copy and remove the accounts' authorisations",
 		Long: `The authorisations are in the store. These commands work whether the proxy runs or
 not; a running one knows at once.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("name what to do: accounts list, show NAME, import NAME or remove NAME")}
+			return usageError{errors.New("name what to do: accounts list, show NAME, import NAME, copy or remove NAME")}
 		},
 	}
 	accounts.PersistentFlags().StringVar(&c.configPath, "config", "", "configuration `FILE`")
@@ -41,6 +41,7 @@ not; a running one knows at once.`,
 FreeAgent answers. It replaces the account's authorisation.`,
 			Example: "  freeagent-proxy accounts import acme < refresh-token.txt",
 			RunE:    func(cmd *cobra.Command, args []string) error { return c.importAccount(cmd.Context(), args[0]) }},
+		c.copyCommand(),
 		&cobra.Command{Use: "remove NAME", Short: "Forget an account's authorisation", Args: oneArg,
 			Long: `Deletes the account's tokens from the store, without asking. FreeAgent is not told; to
 revoke the access, do so there under Approved Applications.`,

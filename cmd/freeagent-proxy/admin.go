@@ -16,7 +16,8 @@ type readiness struct{ closing atomic.Bool }
 
 func (r *readiness) shut() { r.closing.Store(true) }
 
-// adminHandler serves the operator: /healthz says that we live, /readyz that requests would be answered.
+// adminHandler serves the operator: /healthz says that we live, /readyz that requests would be
+// answered, /metrics what Prometheus keeps.
 func (s *server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
@@ -29,6 +30,7 @@ func (s *server) adminHandler() http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	})
+	mux.Handle("GET /metrics", s.metricsHandler())
 	return mux
 }
 

@@ -24,7 +24,8 @@ func (c *command) checkCommand() *cobra.Command {
 		Long: `Reports every problem of the configuration at once, with its key and line.
 
 With --online it also makes sure that the store can be read and written, and makes one API call for
-each account, which gets a new token only if the stored one has ended. It works whether the proxy runs or not.`,
+each account, which gets a new token only if the stored one has ended. Of Redis it also checks version and
+permissions, and warns of what could lose data. It works whether the proxy runs or not.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), online) },
 	})
@@ -40,7 +41,7 @@ func (c *command) check(ctx context.Context, online bool) error {
 	for _, note := range cfg.Notes {
 		fmt.Fprintln(c.stdout, "note:", note)
 	}
-	fmt.Fprintf(c.stdout, "configuration: fine (accounts: %d, upstream: %s, store: %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.File)
+	fmt.Fprintf(c.stdout, "configuration: fine (accounts: %d, upstream: %s, store: %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.name())
 	if !online {
 		return nil
 	}
@@ -50,6 +51,11 @@ func (c *command) check(ctx context.Context, online bool) error {
 // checkOnline calls FreeAgent for each account through a proxy: the running one, or one of its
 // own for as long as the check takes. Either way the calls are counted and the token stays in.
 func (c *command) checkOnline(ctx context.Context, cfg Config) error {
+	if cfg.Store.Redis.given() {
+		if err := c.checkRedis(ctx, cfg); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+	}
 	g, release, err := openGrants(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -82,6 +88,10 @@ func proveAll(ctx context.Context, cfg Config, g grants) error {
 }
 
 func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.besideServe()
+	if err != nil {
+		return err
+	}
 	cfg.Listen, cfg.Admin.Listen = []string{"127.0.0.1:0"}, "127.0.0.1:0"
 	s, err := newServer(ctx, cfg, zap.NewNop())
 	if err != nil {

@@ -67,6 +67,46 @@ type StoreConfig struct {
 	// File is a folder. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/freeagent-proxy,
 	// else $HOME/.local/state/freeagent-proxy.
 	File string `yaml:"file"`
+	// Redis is where several processes keep them together, instead of File.
+	Redis RedisConfig `yaml:"redis"`
+}
+
+// RedisConfig is a Redis or Valkey: by URL, or by the settings beside it.
+type RedisConfig struct {
+	// URL is redis://user:password@host:port/database, rediss:// for TLS, redis-sentinel://host,host/master or
+	// redis-cluster://host,host. Default none.
+	URL Secret `yaml:"url"`
+	// HiddenURL is the same, kept out of the file.
+	HiddenURL Secret `yaml:"url_secret" from:"url_env,url_file"`
+	// Addresses are host:port of the Redis, of the Sentinels, or of some of a Cluster's nodes. Default none.
+	Addresses []string `yaml:"addresses"`
+	// Master is Sentinel's name for the master. Default none: there is no Sentinel.
+	Master string `yaml:"master"`
+	// Cluster says that Addresses are a Cluster's. Default false.
+	Cluster bool `yaml:"cluster"`
+	// Username and Password are an ACL user's, SentinelUsername and SentinelPassword the Sentinels' own. Default none.
+	Username         string `yaml:"username"`
+	Password         Secret `yaml:"password" from:"password_env,password_file"`
+	SentinelUsername string `yaml:"sentinel_username"`
+	SentinelPassword Secret `yaml:"sentinel_password" from:"sentinel_password_env,sentinel_password_file"`
+	// Database is its number. Default 0.
+	Database int       `yaml:"database"`
+	TLS      TLSConfig `yaml:"tls"`
+	// Backup is a folder for a second copy of each grant that this process stored. Default none.
+	Backup string `yaml:"backup"`
+	// WaitReplicas is how many of Redis's own replicas must have a new grant, 0 to 10. Default 0.
+	WaitReplicas int `yaml:"wait_replicas"`
+}
+
+// TLSConfig is how a client does TLS.
+type TLSConfig struct {
+	// CA is a file with the certificates to trust, in PEM form. Default: the system's.
+	CA string `yaml:"ca"`
+	// Cert and Key are files with the client's certificate and its key, in PEM form. Default none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ServerName is the name that the server's certificate must have. Default: the host connected to.
+	ServerName string `yaml:"server_name"`
 }
 
 // EncryptionConfig is how grants are sealed at rest.
@@ -116,7 +156,13 @@ type LimitsConfig struct {
 	Guard time.Duration `yaml:"guard"`
 	// MaxWait is how long a request may wait for its turn, 0s to 1h. Default 20s.
 	MaxWait time.Duration `yaml:"max_wait"`
+	// Replicas is how many processes share the store: each has that part of every budget while it is unreachable. 1 also
+	// says that a refresh is safe without its lock. Default 0, which is written auto: as many as were last seen alive in it.
+	Replicas replicas `yaml:"replicas"`
 }
+
+// replicas is a number of processes; 0 is auto.
+type replicas int
 
 // WindowConfig is "at most Requests in any Per".
 type WindowConfig struct {

@@ -71,6 +71,10 @@ func (d *decoder) value(key string, n ast.Node, target any) {
 		scalar(d, key, n, t, parseDuration)
 	case **url.URL:
 		scalar(d, key, n, t, parseAddress)
+	case *Secret:
+		scalar(d, key, n, t, parseSecret)
+	case *replicas:
+		scalar(d, key, n, t, parseReplicas)
 	case *[]string:
 		d.texts(key, n, t)
 	default:

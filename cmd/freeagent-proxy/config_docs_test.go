@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -78,13 +79,20 @@ func TestConfigExampleIsComplete(t *testing.T) {
 	all := regexp.MustCompile(`(?m)^( *)#([^ \n])`).ReplaceAllString(readText(t, examplePath), "$1$2")
 	d := &decoder{
 		problems: &problems{file: "config.example.yaml", lines: map[string]int{}},
-		getenv:   fakeEnv("FREEAGENT_CLIENT_SECRET=s", "FREEAGENT_PROXY_KEY="+key, "FREEAGENT_PROXY_ADMIN_PASSWORD=p"),
-		folder:   folder,
+		getenv: fakeEnv("FREEAGENT_CLIENT_SECRET=s", "FREEAGENT_PROXY_KEY="+key, "FREEAGENT_PROXY_ADMIN_PASSWORD=p",
+			"FREEAGENT_PROXY_REDIS=redis://localhost", "FREEAGENT_PROXY_REDIS_PASSWORD=p", "FREEAGENT_PROXY_SENTINEL_PASSWORD=p"),
+		folder: folder,
 	}
 	c := defaultConfig(d.getenv)
 	d.decodeFile([]byte(all), &c)
-	if _, err := c.finish(d.problems); err != nil {
-		t.Fatal(err)
+	_, err := c.finish(d.problems)
+	if all := (*configError)(nil); errors.As(err, &all) {
+		alternative := regexp.MustCompile(`keep one of the two|redis-ca.pem|redis-client.pem`)
+		for _, p := range all.problems {
+			if !alternative.MatchString(p.text) {
+				t.Error(p)
+			}
+		}
 	}
 	named := regexp.MustCompile(`^(apps|accounts)\.[^.]+`)
 	index := regexp.MustCompile(`\[\d+\]`)

@@ -51,7 +51,15 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 	if !d.decodeFile(data, &c) {
 		return Config{}, d.err()
 	}
-	c.Store.File = d.absolute(c.Store.File)
+	if c.Store.Redis.given() {
+		if d.lines["store.file"] > 0 {
+			d.add("store.file", "grants are kept in store.redis already; keep one of the two")
+		}
+		c.Store.File = ""
+	}
+	for _, path := range []*string{&c.Store.File, &c.Store.Redis.Backup, &c.Store.Redis.TLS.CA, &c.Store.Redis.TLS.Cert, &c.Store.Redis.TLS.Key} {
+		*path = d.absolute(*path)
+	}
 	for i, address := range c.Listen {
 		if socket, ok := strings.CutPrefix(address, unixPrefix); ok {
 			c.Listen[i] = unixPrefix + d.absolute(socket)

@@ -70,6 +70,7 @@ log: {level: loud}
 
 // TestConfigProblems has what is not shown above, one mistake each: the yaml stands in line 1.
 func TestConfigProblems(t *testing.T) {
+	const sealed = "\nencryption: {keys: [{id: a, env: KEY}]}"
 	long := "unix:/" + strings.Repeat("x", maxSocketPath)
 	tests := []struct{ yaml, want string }{
 		{`listen: []`, `listen: the list is empty`},
@@ -123,7 +124,24 @@ func TestConfigProblems(t *testing.T) {
 		{`log: {format: json, format: json}`, `log.format: given twice; it is on line 1 already`},
 		{`log: {"for\nmat": json}`, `log."for\nmat": unknown key; did you mean format?`},
 		{`clients: {}`, `clients: unknown key; known here: listen, public_url, allowed_hosts, admin`},
-		{`store: {redis: {}}`, `store.redis: unknown key; known here: file`},
+		{`store: {redis: {uri: x}}`, `store.redis.uri: unknown key; did you mean url?`},
+		{`store: {redis: {url: 'redis://localhost'}}`, `encryption.keys: missing: in Redis grants are always sealed`},
+		{`store: {file: x, redis: {url: 'redis://localhost'}}` + sealed, `store.file: grants are kept in store.redis already; keep one of the two`},
+		{`store: {redis: {url: 'http://localhost'}}` + sealed, `store.redis.url: must begin with redis://`},
+		{`store: {redis: {url: 'redis://user:secret@local host'}}` + sealed, `store.redis.url: is not a URL`},
+		{`store: {redis: {url: 'redis://'}}` + sealed, `store.redis.url: has no host`},
+		{`store: {redis: {url: 'redis://localhost/x'}}` + sealed, `store.redis.url: has no usable database`},
+		{`store: {redis: {url: 'redis://localhost?pool=3'}}` + sealed, `store.redis.url: has an unknown parameter "pool"`},
+		{`store: {redis: {url: 'redis-sentinel://localhost'}}` + sealed, `store.redis.url: names no master`},
+		{`store: {redis: {url: 'redis-cluster://a,b/3'}}` + sealed, `store.redis.url: names a database, but a Cluster has the one numbered 0 only`},
+		{`store: {redis: {url: 'redis://localhost', addresses: [a]}}` + sealed, `store.redis.addresses: the URL says where Redis is already`},
+		{`store: {redis: {addresses: [a], master: m, cluster: true}}` + sealed, `store.redis.cluster: Sentinel's master is named already`},
+		{`store: {redis: {addresses: [a], database: -1}}` + sealed, `store.redis.database: -1 is none`},
+		{`store: {redis: {addresses: [a], wait_replicas: 11}}` + sealed, `store.redis.wait_replicas: 11 must be from 0 to 10`},
+		{`store: {redis: {addresses: [a], tls: {ca: /absent}}}` + sealed, `store.redis.tls.ca: open /absent`},
+		{`store: {redis: {addresses: [a], tls: {cert: /absent}}}` + sealed, `store.redis.tls.cert: cert and key do not make a client certificate`},
+		{`limits: {replicas: 0}`, `limits.replicas: must be auto or a number from 1`},
+		{`limits: {replicas: many}`, `limits.replicas: must be auto or a number from 1`},
 		{`a: [`, `not YAML: `},
 	}
 	for _, test := range tests {

@@ -24,6 +24,23 @@ func parseText(n ast.Node) (string, error) {
 	return "", fmt.Errorf("must be text, not %s", nodeKind(n))
 }
 
+// parseSecret takes a text that may hold a secret, and need not.
+func parseSecret(n ast.Node) (Secret, error) {
+	text, err := parseText(n)
+	return newSecret(text), err
+}
+
+func parseReplicas(n ast.Node) (replicas, error) {
+	if text, err := parseText(n); err == nil && text == "auto" {
+		return 0, nil
+	}
+	value, err := parseNumber(n)
+	if err != nil || value < 1 {
+		return 0, errors.New("must be auto or a number from 1")
+	}
+	return replicas(value), nil
+}
+
 func parseBool(n ast.Node) (bool, error) {
 	if n, ok := n.(*ast.BoolNode); ok {
 		return n.Value, nil

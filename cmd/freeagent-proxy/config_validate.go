@@ -21,7 +21,8 @@ func (c Config) validate(p *problems) {
 	c.validateListeners(p)
 	c.validateHosts(p)
 	c.validateUpstream(p)
-	if c.Store.File == "" {
+	c.validateRedis(p)
+	if c.Store.File == "" && !c.Store.Redis.given() {
 		p.add("store.file", "no folder to keep grants in; set store.file, or STATE_DIRECTORY, XDG_STATE_HOME or HOME in the environment")
 	}
 	c.validateKeys(p)

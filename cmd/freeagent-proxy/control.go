@@ -83,15 +83,19 @@ func controlHandler(manager grants, listening addresses) http.Handler {
 	mux.HandleFunc("POST /accounts/{account}/prove", func(w http.ResponseWriter, r *http.Request) {
 		replyControl(w, manager.Prove(r.Context(), r.PathValue("account")))
 	})
-	mux.HandleFunc("PUT /accounts/{account}/grant", func(w http.ResponseWriter, r *http.Request) {
-		var grant tokens.Grant
-		if err := json.NewDecoder(r.Body).Decode(&grant); err != nil {
-			http.Error(w, "the grant is malformed", http.StatusBadRequest)
-			return
+	keep := func(how func(context.Context, tokens.Grant) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			var grant tokens.Grant
+			if err := json.NewDecoder(r.Body).Decode(&grant); err != nil {
+				http.Error(w, "the grant is malformed", http.StatusBadRequest)
+				return
+			}
+			grant.Account = r.PathValue("account")
+			replyControl(w, how(r.Context(), grant))
 		}
-		grant.Account = r.PathValue("account")
-		replyControl(w, manager.Put(r.Context(), grant))
-	})
+	}
+	mux.HandleFunc("PUT /accounts/{account}/grant", keep(manager.Put))
+	mux.HandleFunc("PUT /accounts/{account}/copy", keep(manager.Copy))
 	mux.HandleFunc("POST /accounts/{account}/import", func(w http.ResponseWriter, r *http.Request) {
 		token, err := io.ReadAll(io.LimitReader(r.Body, maxToken))
 		if err != nil {
@@ -125,6 +129,8 @@ type grants interface {
 	// can be had once. A stored grant that cannot be read is never overwritten.
 	Prove(ctx context.Context, account string) error
 	Put(ctx context.Context, g tokens.Grant) error
+	// Copy keeps a grant of another store as it is, unless here is a newer one.
+	Copy(ctx context.Context, g tokens.Grant) error
 	Import(ctx context.Context, account, refreshToken string) error
 	Remove(ctx context.Context, account string) error
 }
@@ -172,12 +178,16 @@ func located(ctx context.Context, cfg Config, configured string, which func(addr
 	return which(listening), nil
 }
 
-func (c *control) Put(ctx context.Context, g tokens.Grant) error {
+func (c *control) Put(ctx context.Context, g tokens.Grant) error { return c.keep(ctx, g, "grant") }
+
+func (c *control) Copy(ctx context.Context, g tokens.Grant) error { return c.keep(ctx, g, "copy") }
+
+func (c *control) keep(ctx context.Context, g tokens.Grant, how string) error {
 	body, err := json.Marshal(g)
 	if err != nil {
 		return fmt.Errorf("encode the grant: %w", err)
 	}
-	return c.do(ctx, http.MethodPut, "/accounts/"+url.PathEscape(g.Account)+"/grant", body)
+	return c.do(ctx, http.MethodPut, "/accounts/"+url.PathEscape(g.Account)+"/"+how, body)
 }
 
 func (c *control) Import(ctx context.Context, account, refreshToken string) error {

@@ -7,9 +7,16 @@ import (
 	"freeagent-proxy/tokens"
 )
 
-// observeTokens logs what happens to accounts: once a change, with what to do where a person must act.
-func observeTokens(log *zap.Logger) func(tokens.Event) {
+// logbook is where events go: into the log, and into what /metrics counts.
+type logbook struct {
+	*zap.Logger
+	counts *counts
+}
+
+// observeTokens tells what happens to accounts: once a change, with what to do where a person must act.
+func observeTokens(log logbook) func(tokens.Event) {
 	return func(e tokens.Event) {
+		log.counts.token(e)
 		log := log.With(zap.String("account", e.Account))
 		if e.Err != nil {
 			log = log.With(zap.Error(e.Err))
@@ -36,13 +43,30 @@ func observeTokens(log *zap.Logger) func(tokens.Event) {
 	}
 }
 
-// observeLimiter logs what happens to budgets.
-func observeLimiter(log *zap.Logger) func(limiter.Event) {
+// observeStore logs what does not work in Redis although nothing fails because of it.
+func observeStore(log logbook) func(string, error) {
+	return func(what string, err error) {
+		if err == nil {
+			log.Info("the store is whole again", zap.String("part", what))
+			return
+		}
+		log.Warn("a part of the store does not work; grants are safe in the others, see to it", zap.String("part", what), zap.Error(err))
+	}
+}
+
+// observeLimiter tells what happens to budgets.
+func observeLimiter(log logbook) func(limiter.Event) {
 	return func(e limiter.Event) {
+		log.counts.limit(e)
 		switch e.Kind {
 		case limiter.BudgetPaused:
-			log.Warn("FreeAgent answered 429 although we counted; another program seems to use the same FreeAgent user",
+			log.Warn("FreeAgent answered 429 although we counted; nothing is sent until it says",
 				zap.String("budget", e.Key), zap.Duration("pause", e.For))
+		case limiter.BudgetShrunk:
+			log.Warn("FreeAgent's limit was reached before ours: another program uses the same FreeAgent user; the budget shrinks to what is left, and grows back in ten minutes",
+				zap.String("budget", e.Key))
+		case limiter.RedisLost:
+			log.Warn("Redis cannot be reached; this replica goes on within its share of the limits; see to Redis, since tokens cannot be renewed without it", zap.Error(e.Err))
 		case limiter.JournalDamaged:
 			log.Warn("the limiter's journal is damaged; requests wait as if its budgets were used up", zap.Error(e.Err))
 		case limiter.JournalFailed:

@@ -52,7 +52,7 @@ func (c *command) serve(ctx context.Context) error {
 	}
 	defer restore()
 	log.Info("starting", zap.String("version", version), zap.Stringer("upstream", cfg.Upstream.BaseURL),
-		zap.String("store", cfg.Store.File), zap.Int("accounts", len(cfg.Accounts)))
+		zap.String("store", cfg.Store.name()), zap.Int("accounts", len(cfg.Accounts)))
 	s, err := newServer(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -68,9 +68,13 @@ const gcPercent = 400
 // server is a running proxy: the parts, in the order in which they are made.
 type server struct {
 	cfg     Config
-	log     *zap.Logger
-	store   *tokens.File
-	limiter *limiter.Local
+	log     logbook
+	store   tokens.Store
+	watch   func(context.Context) // hears of what other processes store; nil: there are none
+	limiter interface {
+		proxy.Limiter
+		Close() error
+	}
 	tokens  *tokens.Manager
 	proxy   *proxy.Proxy
 	http    []*http.Server
@@ -81,7 +85,7 @@ type server struct {
 
 // newServer builds the parts and binds the listeners; run serves them.
 func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, log: log}
+	s := &server{cfg: cfg, log: logbook{log, newCounts(cfg)}}
 	if s.httpLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("make the HTTP servers' log: %w", err)
 	}
@@ -93,14 +97,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 	for _, note := range cfg.Notes {
 		log.Warn("configuration note", zap.String("note", note))
 	}
-	if s.store, err = openStore(cfg); err != nil {
-		return nil, err
-	}
-	if s.limiter, err = limiter.NewLocal(limiter.Config{
-		Guard:   cfg.Limits.Guard,
-		Journal: filepath.Join(cfg.Store.File, "limits"),
-		Observe: observeLimiter(log),
-	}); err != nil {
+	if err = s.openStores(); err != nil {
 		return nil, err
 	}
 	s.tokens = tokens.New(tokens.Config{
@@ -108,13 +105,34 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Endpoint: newEndpoint(cfg),
 		App:      s.app,
 		Permit:   s.refreshPermit,
-		Observe:  observeTokens(log),
+		Observe:  observeTokens(s.log),
+		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
 	s.proxy = s.newProxy()
 	if err = s.bind(); err != nil {
 		return nil, err
 	}
 	return s, withWayOut(s.loadGrants(ctx))
+}
+
+// openStores makes what must survive this process: the grants, and what was used of the limits.
+func (s *server) openStores() (err error) {
+	if s.cfg.Store.Redis.given() {
+		return s.openShared()
+	}
+	if s.store, err = openStore(s.cfg); err != nil {
+		return err
+	}
+	local, err := limiter.NewLocal(limiter.Config{
+		Guard:   s.cfg.Limits.Guard,
+		Journal: filepath.Join(s.cfg.Store.File, "limits"),
+		Observe: observeLimiter(s.log),
+	})
+	if err != nil {
+		return err
+	}
+	s.limiter = local
+	return nil
 }
 
 func (s *server) app(account string) (tokens.App, bool) {
@@ -166,7 +184,10 @@ func (s *server) loadGrants(ctx context.Context) error {
 				read++
 			}
 		}
-		if read == 0 || ctx.Err() != nil {
+		if s.cfg.Store.Redis.given() {
+			s.log.Error("grants cannot be read from Redis; it is tried again until they can, see to Redis", zap.Error(err))
+			unread = nil
+		} else if read == 0 || ctx.Err() != nil {
 			return err
 		}
 		for _, status := range unread {
@@ -201,7 +222,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Egress:    windows(s.cfg.Limits.Egress),
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
-		Log:       s.log,
+		Log:       s.log.Logger,
 	})
 }
 
@@ -237,6 +258,9 @@ func (s *server) bind() error {
 	}
 	s.add(admin, s.adminHandler())
 	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
+	if s.cfg.Store.Redis.given() {
+		return nil // other processes use it beside us
+	}
 	control, err := listenControl(s.cfg.Store.File)
 	if err != nil {
 		return err
@@ -281,6 +305,9 @@ func (s *server) run(ctx context.Context) error {
 			}
 			return nil
 		})
+	}
+	if s.watch != nil {
+		serving.Go(func() error { s.watch(failed); return nil })
 	}
 	<-failed.Done()
 	s.log.Info("shutting down; what was sent to FreeAgent is finished, what waits is answered 503")

@@ -11,13 +11,65 @@ import (
 	"freeagent-proxy/tokens"
 )
 
-// openStore opens the store to write. errors.Is(err, tokens.ErrLocked) when a running proxy has it.
-func openStore(cfg Config) (*tokens.File, error) { return openFile(cfg, false) }
+// openStore opens the store to write. errors.Is(err, tokens.ErrLocked) when a running proxy has it, which has a file
+// store to itself.
+func openStore(cfg Config) (tokens.Store, error) { return openEither(cfg, false) }
 
 // openStoreReadOnly opens it beside whoever writes.
-func openStoreReadOnly(cfg Config) (*tokens.File, error) { return openFile(cfg, true) }
+func openStoreReadOnly(cfg Config) (tokens.Store, error) { return openEither(cfg, true) }
 
-func openFile(cfg Config, readOnly bool) (*tokens.File, error) {
+func openEither(cfg Config, readOnly bool) (tokens.Store, error) {
+	keys, err := encryptionKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Store.Redis.given() {
+		if cfg, err = cfg.besideServe(); err != nil {
+			return nil, err
+		}
+		store, err := openRedis(cfg, keys, nil)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
+	}
+	store, err := tokens.OpenFile(tokens.FileConfig{Dir: cfg.Store.File, Keys: keys, ReadOnly: readOnly})
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
+}
+
+// besideServe is the configuration for a command: without the backup of Redis if a running proxy has that to itself.
+// It goes on keeping in it what it stores; what we write is in Redis alone until then.
+func (c Config) besideServe() (Config, error) {
+	if c.Store.Redis.Backup == "" {
+		return c, nil
+	}
+	keys, err := encryptionKeys(c)
+	if err != nil {
+		return Config{}, err
+	}
+	backup, err := tokens.OpenFile(tokens.FileConfig{Dir: c.Store.Redis.Backup, Keys: keys})
+	if errors.Is(err, tokens.ErrLocked) {
+		c.Store.Redis.Backup = ""
+		return c, nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("backup: %w", err)
+	}
+	return c, backup.Close()
+}
+
+// name says where grants are kept, for a person. A URL may hold a password.
+func (c StoreConfig) name() string {
+	if c.Redis.given() {
+		return "Redis"
+	}
+	return c.File
+}
+
+func encryptionKeys(cfg Config) ([]tokens.Key, error) {
 	keys := make([]tokens.Key, 0, len(cfg.Encryption.Keys))
 	for _, k := range cfg.Encryption.Keys {
 		key, err := tokens.ParseKey(k.ID, k.Key.Reveal())
@@ -26,7 +78,7 @@ func openFile(cfg Config, readOnly bool) (*tokens.File, error) {
 		}
 		keys = append(keys, key)
 	}
-	return tokens.OpenFile(tokens.FileConfig{Dir: cfg.Store.File, Keys: keys, ReadOnly: readOnly})
+	return keys, nil
 }
 
 // app is the OAuth app of an account.
@@ -78,7 +130,7 @@ func openGrants(ctx context.Context, cfg Config) (g grants, release func() error
 }
 
 // ownGrants writes the store in this process.
-func ownGrants(cfg Config, store *tokens.File) (grants, func() error, error) {
+func ownGrants(cfg Config, store tokens.Store) (grants, func() error, error) {
 	manager := tokens.New(tokens.Config{
 		Store:    store,
 		Endpoint: newEndpoint(cfg),
@@ -109,11 +161,11 @@ type writer struct {
 
 // Prove is that of grants.
 func (w writer) Prove(ctx context.Context, account string) error {
-	unlock, err := w.store.Lock(ctx, account)
+	lease, err := w.store.Lock(ctx, account)
 	if err != nil {
 		return err
 	}
-	unlock()
+	lease.Release()
 	if _, err := w.store.Load(ctx, account); !errors.Is(err, tokens.ErrNoGrant) {
 		return withWayOut(err)
 	}

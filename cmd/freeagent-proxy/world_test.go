@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"freeagent-proxy/internal/simulator"
+	"freeagent-proxy/tokens"
 )
 
 // account is the one of the tests' configurations.
@@ -34,6 +35,7 @@ type world struct {
 	sim    *simulator.Simulator
 	folder string
 	env    []string
+	simURL string
 }
 
 // newWorld makes a world whose FreeAgent is at url. settings are appended to the configuration.
@@ -44,20 +46,24 @@ func newWorld(t *testing.T, sim *simulator.Simulator, url, settings string) *wor
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	w := &world{t: t, sim: sim, folder: folder, env: []string{
+	w := &world{t: t, sim: sim, simURL: url, folder: folder, env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "TMPDIR=" + folder, "FREEAGENT_CLIENT_SECRET=" + clientSecret,
 	}}
-	config := fmt.Sprintf(`listen: [127.0.0.1:0, unix:proxy.sock]
-admin: {listen: 127.0.0.1:0}
+	w.configure(url, "listen: [127.0.0.1:0, unix:proxy.sock]\nstore: {file: store}\n"+settings)
+	return w
+}
+
+// configure writes the configuration.
+func (w *world) configure(url, settings string) {
+	w.t.Helper()
+	config := fmt.Sprintf(`admin: {listen: 127.0.0.1:0}
 upstream: {base_url: %s}
-store: {file: store}
 apps: {main: {client_id: tests, client_secret_env: FREEAGENT_CLIENT_SECRET}}
 accounts: {%s: {app: main}}
 %s`, url, account, settings)
-	if err := os.WriteFile(filepath.Join(folder, "config.yaml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
+	if err := os.WriteFile(filepath.Join(w.folder, "config.yaml"), []byte(config), 0o600); err != nil {
+		w.t.Fatal(err)
 	}
-	return w
 }
 
 // newSimulated makes a world with a simulator on a real listener.
@@ -70,6 +76,18 @@ func newSimulated(t *testing.T, switches simulator.Config, settings string) *wor
 	}
 	t.Cleanup(func() { running.Close() })
 	return newWorld(t, sim, running.URL(), settings)
+}
+
+// newShared makes a world whose processes share a Redis.
+func newShared(t *testing.T, switches simulator.Config, redisURL, settings string) *world {
+	t.Helper()
+	w := newSimulated(t, switches, "")
+	w.env = append(w.env, "FREEAGENT_PROXY_KEY="+tokens.NewKey())
+	w.configure(w.simURL, fmt.Sprintf(`listen: 127.0.0.1:0
+store: {redis: {url: %q}}
+encryption: {keys: [{id: tests, env: FREEAGENT_PROXY_KEY}]}
+%s`, redisURL, settings))
+	return w
 }
 
 func (w *world) start(args ...string) *process {

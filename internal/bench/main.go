@@ -54,7 +54,10 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	return streams(ctx, setup{folder, binary, false})
+	if err := streams(ctx, setup{folder, binary, false}); err != nil {
+		return err
+	}
+	return admissions(ctx, folder, *slices, *length)
 }
 
 // compare runs both proxies before one upstream and prints how they differ.

@@ -70,10 +70,14 @@ func (s setup) start(ctx context.Context) (*stage, error) {
 func (st *stage) stop() {
 	for _, p := range []*process{st.ours, st.bare, st.upstream} {
 		if p != nil {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			_ = p.cmd.Wait()
+			p.stop()
 		}
 	}
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
 }
 
 // startSelf starts this program in another role; it prints its address first.

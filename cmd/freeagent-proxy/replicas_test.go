@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/redistest"
+	"freeagent-proxy/internal/simulator"
+)
+
+// fleet is several proxies that share a Redis, and programs that call all of them.
+type fleet struct {
+	*world
+	client  *http.Client
+	mu      sync.Mutex
+	members []*replica
+	failed  map[string]int // answers other than 200
+	good    atomic.Int64
+}
+
+// replica is one of them.
+type replica struct {
+	*process
+	url  string
+	gone atomic.Bool
+}
+
+func newFleet(t *testing.T, size int, switches simulator.Config, redisURL, settings string) *fleet {
+	t.Helper()
+	w := newShared(t, switches, redisURL, settings)
+	w.authorise(w.sim.Authorize("owner"))
+	f := &fleet{world: w, client: w.client(false), failed: map[string]int{}}
+	for range size {
+		f.join()
+	}
+	return f
+}
+
+// join starts another replica.
+func (f *fleet) join() *replica {
+	f.t.Helper()
+	p, url := f.serve()
+	r := &replica{process: p, url: url}
+	f.mu.Lock()
+	f.members = append(f.members, r)
+	f.mu.Unlock()
+	return r
+}
+
+// leave kills a replica.
+func (r *replica) leave() {
+	r.gone.Store(true)
+	r.kill()
+}
+
+// get asks a replica for the company.
+func (f *fleet) get(r *replica) (status int, body string, err error) {
+	resp, err := f.client.Get(r.url + "/v2/company")
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), err
+}
+
+// load lets so many programs call a replica until ctx ends or it goes.
+func (f *fleet) load(ctx context.Context, running *sync.WaitGroup, r *replica, programs int) {
+	for range programs {
+		running.Go(func() {
+			for ctx.Err() == nil && !r.gone.Load() {
+				status, body, err := f.get(r)
+				switch {
+				case r.gone.Load():
+				case err == nil && status == http.StatusOK:
+					f.good.Add(1)
+				default:
+					f.mu.Lock()
+					f.failed[fmt.Sprint(status, " ", body, err)]++
+					f.mu.Unlock()
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+		})
+	}
+}
+
+// mostly expects that 99.9 % of the requests were answered as if nothing had happened.
+func (f *fleet) mostly() {
+	f.t.Helper()
+	failed := 0
+	for what, n := range f.failed {
+		f.t.Logf("%d times: %s", n, what)
+		failed += n
+	}
+	if good := int(f.good.Load()); failed*1000 > good {
+		f.t.Errorf("%d of %d requests were not answered as if nothing had happened", failed, failed+good)
+	}
+}
+
+// within expects that no window held more than FreeAgent allows.
+func (f *fleet) within() {
+	f.t.Helper()
+	for _, w := range f.sim.Stats().Users[0].Windows {
+		f.t.Logf("most in %s: %d, %d on the clock, of %d", time.Duration(w.Per), w.MaxSliding, w.MaxAligned, w.Requests)
+		if w.MaxSliding > w.Requests || w.MaxAligned > w.Requests {
+			f.t.Errorf("up to %d requests in %s, %d on the clock; want at most %d", w.MaxSliding, time.Duration(w.Per), w.MaxAligned, w.Requests)
+		}
+	}
+}
+
+// 600 requests to three replicas meet a revoked token: one refresh, and no client sees a 401.
+func TestReplicasRefreshOnce(t *testing.T) {
+	server := redistest.Start(t)
+	f := newFleet(t, 3, simNoLimits, "redis://"+server.Addr(), noLimits)
+	for range 2 {
+		for _, r := range f.members {
+			if status, body, err := f.get(r); status != http.StatusOK {
+				t.Fatal(status, body, err)
+			}
+		}
+		before := f.sim.Stats()
+		f.sim.RevokeAccess("owner")
+		var asking sync.WaitGroup
+		for n := range 600 {
+			asking.Go(func() {
+				if status, body, err := f.get(f.members[n%3]); status != http.StatusOK {
+					t.Errorf("request %d: status %d: %s %v", n, status, body, err)
+				}
+			})
+		}
+		asking.Wait()
+		after := f.sim.Stats().Tokens
+		if n := after.RefreshRequests - before.Tokens.RefreshRequests; n != 1 {
+			t.Errorf("%d refreshes, want 1", n)
+		}
+		if after.SpentTokens != 0 || after.Refused != 0 {
+			t.Errorf("%d spent refresh tokens were sent, %d refused; want none", after.SpentTokens, after.Refused)
+		}
+		time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
+	}
+}
+
+// What is a limit for FreeAgent, and what three replicas make of it: 400 requests in each cycle.
+var sharedWindows = []simulator.Window{
+	{Requests: 60, Per: simulator.Duration(3 * time.Second)},
+	{Requests: 400, Per: simulator.Duration(30 * time.Second)},
+}
+
+const (
+	sharedLimits = `limits:
+  api: [{requests: 60, per: 3s}, {requests: 400, per: 30s}]
+  refresh: [{requests: 1000, per: 1s}]
+  guard: 600ms
+  max_wait: 1m
+`
+	sharedCycle = 30*time.Second + 600*time.Millisecond
+)
+
+// Replicas come and go under saturation: no window is exceeded, and next to nothing is wasted.
+func TestReplicasSaturate(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	f := newFleet(t, 3, simulator.Config{Enforcement: simulator.EnforceOff, UserLimits: sharedWindows}, "redis://"+server.Addr(), sharedLimits)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	for _, r := range f.members {
+		f.load(ctx, &running, r, 20)
+	}
+	for i := range 4 {
+		time.Sleep(8 * time.Second)
+		f.members[i].leave()
+		f.load(ctx, &running, f.join(), 20)
+	}
+	const cycles = 2
+	eventually2(t, cycles*sharedCycle, "two cycles of requests", func() bool { return len(f.arrivals()) > cycles*400 })
+	stop()
+	running.Wait()
+	f.within()
+	f.mostly()
+	arrivals := f.arrivals()
+	took := arrivals[cycles*400].Time.Sub(arrivals[0].Time)
+	if utilisation := float64(cycles*sharedCycle) / float64(took); utilisation < leastUtilisation {
+		t.Errorf("utilisation %.4f, want at least %.2f", utilisation, leastUtilisation)
+	} else {
+		t.Logf("utilisation %.4f", utilisation)
+	}
+}
+
+// eventually2 is eventually, for what takes longer.
+func eventually2(t *testing.T, more time.Duration, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(more + patience); !happened(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: does not come", what)
+		}
+	}
+}
+
+// Redis dies under load, in several ways: requests are answered as if nothing had happened, within the limits, and a
+// token that ended meanwhile is renewed once.
+func TestReplicasWithoutRedis(t *testing.T) {
+	t.Parallel()
+	outages := map[string]func(*testing.T) (url string, outage func()){
+		"killed and started empty": func(t *testing.T) (string, func()) {
+			server := redistest.Start(t)
+			return "redis://" + server.Addr(), func() {
+				server.Kill()
+				time.Sleep(5 * time.Second)
+				server.RestartEmpty()
+			}
+		},
+		"hung": func(t *testing.T) (string, func()) {
+			server := redistest.Start(t)
+			return "redis://" + server.Addr(), func() {
+				server.Stop()
+				time.Sleep(10 * time.Second)
+				server.Cont()
+			}
+		},
+		"failed over": func(t *testing.T) (string, func()) {
+			watched := redistest.Sentinel(t)
+			return "redis-sentinel://" + watched.Addrs()[0] + "/" + redistest.MasterName, watched.Failover
+		},
+	}
+	var all sync.WaitGroup // not t.Parallel, which runs only as many at a time as there are processors
+	for name, prepare := range outages {
+		all.Go(func() {
+			t.Run(name, func(t *testing.T) {
+				url, outage := prepare(t)
+				f := newFleet(t, 3, simulator.Config{Enforcement: simulator.EnforceOff, UserLimits: sharedWindows}, url, sharedLimits)
+				ctx, stop := context.WithCancel(context.Background())
+				var running sync.WaitGroup
+				defer running.Wait()
+				defer stop()
+				for _, r := range f.members {
+					f.load(ctx, &running, r, 10)
+				}
+				time.Sleep(4 * time.Second)
+				before := f.sim.Stats().Tokens.RefreshRequests
+				outage()
+				time.Sleep(8 * time.Second) // as long as it takes all to come back
+				f.sim.RevokeAccess("owner")
+				time.Sleep(6 * time.Second)
+				stop()
+				running.Wait()
+				f.within()
+				f.mostly()
+				tokens := f.sim.Stats().Tokens
+				if n := tokens.RefreshRequests - before; n != 1 || tokens.SpentTokens != 0 {
+					t.Errorf("%d refreshes, %d of spent tokens; want 1 and none", n, tokens.SpentTokens)
+				}
+			})
+		})
+	}
+	all.Wait()
+}
+
+// A token that ends while Redis is away cannot be renewed without its lock, unless nobody else is there.
+func TestTokenEndsWithoutRedis(t *testing.T) {
+	t.Parallel()
+	for replicas, want := range map[string]int{"auto": http.StatusServiceUnavailable, "1": http.StatusOK} {
+		server := redistest.Start(t)
+		f := newFleet(t, 1, simNoLimits, "redis://"+server.Addr(), noLimits+"  replicas: "+replicas+"\n")
+		r := f.members[0]
+		if status, body, err := f.get(r); status != http.StatusOK {
+			t.Fatal(status, body, err)
+		}
+		time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
+		server.Stop()
+		f.sim.RevokeAccess("owner")
+		req, err := http.NewRequest(http.MethodGet, r.url+"/v2/company", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Prefer", "wait=0")
+		resp, err := f.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("replicas: %s: status %d: %s; want %d", replicas, resp.StatusCode, body, want)
+		}
+		if want != http.StatusOK && (resp.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "no access token can be had now")) {
+			t.Errorf("replicas: %s: Retry-After %q, %s", replicas, resp.Header.Get("Retry-After"), body)
+		}
+		server.Cont()
+		eventually(t, "served again", func() bool {
+			status, _, err := f.get(r)
+			return err == nil && status == http.StatusOK
+		})
+		if stats := f.sim.Stats().Tokens; stats.SpentTokens != 0 || stats.RefreshRequests != 2 {
+			t.Errorf("replicas: %s: %d refreshes, %d of spent tokens; want 2 and none", replicas, stats.RefreshRequests, stats.SpentTokens)
+		}
+	}
+}
+
+// Started while Redis is away a proxy lives, is not ready, and becomes so by itself.
+func TestStartsWithoutRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Persistent())
+	f := newFleet(t, 0, simNoLimits, "redis://"+server.Addr(), noLimits)
+	server.Kill()
+	p, url := f.serve()
+	addresses, err := p.listening()
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := "http://" + addresses[len(addresses)-1]
+	status := func(url string) int {
+		resp, err := f.client.Get(url)
+		if err != nil {
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := status(admin + "/healthz"); got != http.StatusOK {
+		t.Errorf("/healthz: %d", got)
+	}
+	if got := status(admin + "/readyz"); got != http.StatusServiceUnavailable {
+		t.Errorf("/readyz: %d", got)
+	}
+	server.Restart()
+	eventually(t, "ready", func() bool { return status(admin+"/readyz") == http.StatusOK })
+	if got := status(url + "/v2/company"); got != http.StatusOK {
+		t.Errorf("/v2/company: %d", got)
+	}
+}
