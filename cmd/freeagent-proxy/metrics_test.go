@@ -163,7 +163,7 @@ func TestMetricsWithRedis(t *testing.T) {
 	})
 
 	w.sim.RevokeAll("owner")
-	eventually2(t, 0, "a refusal", func() bool { return s.call() == http.StatusServiceUnavailable })
+	eventuallyWithin(t, 0, "a refusal", func() bool { return s.call() == http.StatusServiceUnavailable })
 	s.come("refused", map[string]float64{
 		`reauthorisation_needed{account="acme"}`:            1,
 		`refreshes_total{account="acme",outcome="refused"}`: 1,

@@ -52,7 +52,7 @@ func (m *migration) serve(config string) *replica {
 func (m *migration) answers(r *replica) {
 	m.t.Helper()
 	refreshes := m.sim.Stats().Tokens.RefreshRequests
-	eventually2(m.t, 0, "an answer", func() bool {
+	eventuallyWithin(m.t, 0, "an answer", func() bool {
 		status, _, err := get(r.url + "/v2/company")
 		return err == nil && status == http.StatusOK
 	})

@@ -182,7 +182,7 @@ func TestReplicasSaturate(t *testing.T) {
 		f.load(ctx, &running, f.join(), 20)
 	}
 	const cycles = 2
-	eventually2(t, cycles*sharedCycle, "two cycles of requests", func() bool { return len(f.arrivals()) > cycles*400 })
+	eventuallyWithin(t, cycles*sharedCycle, "two cycles of requests", func() bool { return len(f.arrivals()) > cycles*400 })
 	stop()
 	running.Wait()
 	f.within()
@@ -196,8 +196,8 @@ func TestReplicasSaturate(t *testing.T) {
 	}
 }
 
-// eventually2 is eventually, for what takes longer.
-func eventually2(t *testing.T, more time.Duration, what string, happened func() bool) {
+// eventuallyWithin is eventually, for what takes longer.
+func eventuallyWithin(t *testing.T, more time.Duration, what string, happened func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(more + patience); !happened(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
