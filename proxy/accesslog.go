@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"freeagent-proxy/limiter"
 )
 
 // statusClientGone is logged, never sent: the client left before its answer (nginx's 499).
@@ -30,9 +32,10 @@ type exchange struct {
 	path      string // see loggedPath
 	client    string
 	account   string
-	reason    string        // why we refused, or how the transfer ended
-	status    int           // 0 until the header is written
-	waited    time.Duration // for permits and tokens
+	budgets   []limiter.Budget // that it is counted in, once that is known
+	reason    string           // why we refused, or how the transfer ended
+	status    int              // 0 until the header is written
+	waited    time.Duration    // for permits and tokens
 	attempts  int
 	upstream  bool // the answer is FreeAgent's
 	unread    bool // the request has a body that was not read to its end

@@ -9,8 +9,11 @@ import (
 	"strings"
 )
 
-// anonymous is the client of everyone who may connect.
-const anonymous = "anonymous"
+// Names that no configured client has.
+const (
+	anonymous = "anonymous" // everyone who may connect, if no clients are configured
+	operator  = "operator"  // who comes in at the operator's own entrance
+)
 
 // methods are FreeAgent's, and PATCH, which it does not document. A client that sends bytes
 // after `Content-Length: 0` makes its next request begin with them ("nullDELETE"): refused, not forwarded.
@@ -21,21 +24,19 @@ var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.Me
 var freeAgentHosts = []string{"api.freeagent.com", "api.sandbox.freeagent.com"}
 
 // admit keeps out what no program of ours sends: unknown methods, names that are
-// not ours (DNS rebinding), and requests that a web page makes a browser send.
-func (p *Proxy) admit(r *http.Request) error {
+// not ours (DNS rebinding), and requests that a web page makes a browser send. A
+// client that has shown a key or a certificate may call us by any name.
+func (p *Proxy) admit(r *http.Request, shown bool) error {
 	switch {
 	case !slices.Contains(methods, r.Method):
 		return errMethod
-	case !p.answersTo(r):
+	case !shown && !p.answersTo(r):
 		return errHost
 	case isCrossSite(r):
 		return errCrossSite
 	}
 	return nil
 }
-
-// identify names the client.
-func (p *Proxy) identify(*http.Request) string { return anonymous }
 
 // answersTo reports whether the request's Host is one of ours. No Host at all is an
 // HTTP/1.0 program, never a browser.

@@ -15,8 +15,8 @@ import (
 // forward sends the request upstream and its answer to the client. The ReverseProxy is a value
 // of its own for each request, so that what belongs to one request needs no context
 // value and cannot be seen by another.
-func (p *Proxy) forward(x *exchange, r *http.Request, a *account, t target, b *body) error {
-	s := &sending{p: p, x: x, account: a, target: t, body: b, presence: presence(r), patience: p.wait(r)}
+func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *body) error {
+	s := &sending{p: p, x: x, passage: to, target: t, body: b, presence: presence(r), patience: to.client.wait(r)}
 	s.reverse = httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
 		Transport:      s,
@@ -61,6 +61,9 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	// The body has been read; each attempt opens it anew.
 	pr.Out.Body, pr.Out.ContentLength, pr.Out.TransferEncoding, pr.Out.Trailer = nil, 0, nil, nil
 	s.p.cleanRequest(pr.Out.Header, s.account.RateLimitTest)
+	if s.subdomain != "" { // here, where no Connection header can take it away again
+		pr.Out.Header["X-Subdomain"] = []string{s.subdomain}
+	}
 }
 
 // receive prepares FreeAgent's answer for the client.

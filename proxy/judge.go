@@ -89,14 +89,14 @@ func (s *sending) overLimit(resp *http.Response) (again bool) {
 // exceeded is the budget that FreeAgent says is used up. Only the words of the
 // answer tell its limit per source address from the one per user.
 func (s *sending) exceeded(words []byte) limiter.Budget {
-	for _, budget := range s.account.budgets[1:] {
+	for _, budget := range s.account.egress {
 		for _, w := range budget.Windows {
 			if bytes.Contains(words, []byte(overLimitWords(w))) {
 				return budget
 			}
 		}
 	}
-	return s.account.budgets[0]
+	return s.budgets[0]
 }
 
 // overLimitWords are FreeAgent's own (https://dev.freeagent.com/docs/introduction).

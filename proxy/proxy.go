@@ -18,6 +18,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -34,12 +35,15 @@ type Config struct {
 	UserAgent string        // appended to the client's User-Agent; may be empty
 	Version   string        // ours, for the User-Agent of clients that send none
 	Accounts  []Account
-	Hosts     []string // host names we answer to beside loopback and the address connected to; may be empty
-	MaxWait   time.Duration
+	Clients   []Client         // none: everyone who may connect is the client "anonymous"
+	Hosts     []string         // host names we answer to beside loopback and the address connected to; may be empty
+	MaxWait   time.Duration    // of whoever is none of Clients
 	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
 	Tokens    *tokens.Manager
 	Limiter   Limiter
-	Log       *zap.Logger
+	// TrustedProxies are those whose Forwarded or X-Forwarded-For names a client's address; may be empty.
+	TrustedProxies []netip.Prefix
+	Log            *zap.Logger
 }
 
 // Limiter says when the next request may go: *limiter.Local for one process, *limiter.Redis for several.
@@ -56,7 +60,7 @@ type Limiter interface {
 type Proxy struct {
 	config    Config
 	accounts  map[string]*account
-	fallback  *account // for requests that name no account; nil if they must
+	clients   clients
 	hosts     map[string]bool
 	bodies    *bodies
 	draining  context.Context // ends when Drain is called
@@ -80,6 +84,7 @@ func New(c Config) *Proxy {
 		p.hosts[canonicalHost(host)] = true
 	}
 	p.openAccounts(c.Accounts, c.Egress)
+	p.openClients(c.Clients)
 	return p
 }
 
@@ -88,33 +93,57 @@ func New(c Config) *Proxy {
 func (p *Proxy) Drain() { p.drain() }
 
 // ServeHTTP answers one request, always: by FreeAgent's answer or by a refusal.
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.answer(w, r, nil) }
+
+// For is the Proxy at a listener of one client's own: who comes in there and shows no key or certificate of another is that client.
+func (p *Proxy) For(client string) http.Handler { return entrance{p, p.clients.named[client]} }
+
+// ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything.
+func (p *Proxy) ForOperator() http.Handler { return entrance{p, p.clients.operator} }
+
+// entrance is the Proxy at a listener that tells who comes in.
+type entrance struct {
+	proxy  *Proxy
+	client *client
+}
+
+func (e entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.proxy.answer(w, r, e.client) }
+
+func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, listener *client) {
 	x := p.begin(w, r)
 	defer p.finish(x, r)
-	if err := p.serve(x, r); err != nil {
+	if err := p.serve(x, r, listener); err != nil {
 		p.refuse(x, r, err)
 	}
 }
 
 // serve is the life of a request, from top to bottom.
-func (p *Proxy) serve(x *exchange, r *http.Request) error {
-	if err := p.admit(r); err != nil {
+func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
+	shown := p.clients.recognise(r)
+	if err := p.admit(r, shown != nil); err != nil {
 		return err // 403, 405, 421
 	}
-	x.client = p.identify(r)
+	client, err := p.clients.identify(r, shown, listener)
+	if err != nil {
+		return err // 401
+	}
+	x.client = client.Name
 	target, err := parseTarget(r.RequestURI)
 	if err != nil {
 		return err // 404
 	}
-	account, err := p.route(r, target)
-	if err != nil {
-		return err // 400, 404
+	if err := client.permits(r.Method, target); err != nil {
+		return err // 403
 	}
-	x.account = account.Name
+	to, err := p.route(r, target, client)
+	if err != nil {
+		return err // 400, 403, 404
+	}
+	x.account, x.budgets = to.account.Name, to.budgets
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503
 	}
 	defer body.Close()
-	return p.forward(x, r, account, target, body) // 429, 502, 503, 504
+	return p.forward(x, r, to, target, body) // 429, 502, 503, 504
 }

@@ -29,6 +29,9 @@ var (
 	errOAuth           = errors.New("path is FreeAgent's OAuth")
 	errAccountRequired = errors.New("no account named and none is the default")
 	errUnknownAccount  = errors.New("unknown account")
+	errUnknownKey      = errors.New("unknown key in X-Api-Key")
+	errUnknownClient   = errors.New("unknown client")
+	errSubdomain       = errors.New("malformed subdomain")
 	errBodyTooLarge    = errors.New("body too large")
 	errBodyBroken      = errors.New("read body")
 	errBodyStorage     = errors.New("store body")
@@ -85,6 +88,7 @@ type refusal struct {
 	details string // a sentence that says what to do
 	after   time.Duration
 	allow   bool   // name the methods
+	asks    bool   // for a client's key
 	hangUp  bool   // what else comes on this connection is not to be trusted
 	text    string // FreeAgent's own plain text instead of its error shape
 }
@@ -131,12 +135,6 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errOAuth):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
 			details: "the proxy keeps the tokens; call the API itself, without OAuth. To authorise an account, run `freeagent-proxy authorize`"}
-	case errors.Is(err, errUnknownAccount):
-		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
-			details: "no account of this name is configured; see accounts in the configuration"}
-	case errors.Is(err, errAccountRequired):
-		return refusal{status: http.StatusBadRequest, kind: "http_request_denied",
-			details: "several accounts are configured and none is the default; name one in X-FreeAgent-Account or as /accounts/NAME/v2/"}
 	case errors.Is(err, errBodyTooLarge):
 		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
 			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
@@ -159,7 +157,36 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.As(err, &upstream):
 		return upstream.explain()
 	}
+	if f, ok := explainClient(err); ok {
+		return f
+	}
 	return explainToken(x, err)
+}
+
+// explainClient says who is not let in, or to what.
+func explainClient(err error) (refusal, bool) {
+	f := refusal{status: http.StatusForbidden, kind: "http_request_denied"}
+	var denied *forbidden
+	switch {
+	case errors.As(err, &denied):
+		f.details = denied.Error() + "; see clients in the proxy's configuration"
+	case errors.Is(err, errUnknownKey):
+		f.status, f.asks = http.StatusUnauthorized, true
+		f.details = "the key in X-Api-Key is no client's; see clients in the proxy's configuration"
+	case errors.Is(err, errUnknownClient):
+		f.status, f.asks = http.StatusUnauthorized, true
+		f.details = "this program is none of the proxy's clients; send its key as Bearer token, as Basic password or in X-Api-Key"
+	case errors.Is(err, errUnknownAccount):
+		f.status, f.details = http.StatusNotFound, "no account of this name is configured; see accounts in the configuration"
+	case errors.Is(err, errAccountRequired):
+		f.status = http.StatusBadRequest
+		f.details = "there are several accounts and none is the default; name one in X-FreeAgent-Account or as /accounts/NAME/v2/"
+	case errors.Is(err, errSubdomain):
+		f.status, f.details = http.StatusBadRequest, "X-Subdomain must be one name of 1 to 63 letters, digits and hyphens"
+	default:
+		return refusal{}, false
+	}
+	return f, true
 }
 
 // explainOverBudget says which window is full. Of a pause that is not known: FreeAgent told of it by a 429, most
@@ -168,10 +195,13 @@ func (p *Proxy) explainOverBudget(x *exchange, over *limiter.OverBudgetError) re
 	f := refusal{status: http.StatusTooManyRequests, kind: "http_request_denied", after: over.RetryAfter,
 		details: "the budget is used up for longer than this request may wait"}
 	windows := []limiter.Window{over.Window}
-	for _, budget := range p.accounts[x.account].budgets {
+	for _, budget := range x.budgets {
 		if over.Window.Requests == 0 && budget.Key == over.Key {
 			windows = budget.Windows
 		}
+	}
+	if strings.HasSuffix(over.Key, clientPart+x.client) {
+		f.details = fmt.Sprintf("client %q has used up its share of the budget, for longer than this request may wait (share)", x.client)
 	}
 	if len(windows) > 0 {
 		f.text = overLimitWords(windows[0])
@@ -237,6 +267,9 @@ func (f refusal) write(x *exchange, r *http.Request) {
 	}
 	if f.allow {
 		h.Set("Allow", strings.Join(methods, ", "))
+	}
+	if f.asks { // many a library sends its Basic credentials only when it is asked for them
+		h.Set("WWW-Authenticate", `Basic realm="freeagent-proxy"`)
 	}
 	if f.hangUp {
 		h.Set("Connection", "close")

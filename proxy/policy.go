@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"freeagent-proxy/limiter"
+)
+
+// Client is a program that calls us, as the configuration names it. Its zero policy forbids nothing.
+type Client struct {
+	Name string
+
+	// What it is known by; see identify.
+	Keys        [][sha256.Size]byte // SHA-256 digests of its keys
+	Networks    []netip.Prefix      // that it calls from
+	Certificate string              // a name in its verified certificate: common name, DNS name or URI
+
+	// What it may do. Empty means all.
+	Accounts  []string
+	ReadOnly  bool     // GET and HEAD
+	Methods   []string // GET lets HEAD in, too
+	Paths     []string // see pathPattern
+	Subdomain string   // the one X-Subdomain that it may use, sent whether it names it or not
+
+	// How it is served.
+	Passthrough bool          // FreeAgent's URLs are not rewritten, in either direction
+	Weight      int           // its part of the turns among all clients that wait, in proportion
+	Share       float64       // the most of an account's budget that it may use, above 0; 0 and 1 are all of it
+	MaxWait     time.Duration // how long its requests may wait for their turn
+}
+
+// client is a Client with what each of its requests needs, made once.
+type client struct {
+	Client
+	accounts map[string]*access // that it may use
+	fallback *access            // for requests that name no account; nil if they must
+	methods  []string           // nil: all
+	paths    []pathPattern
+}
+
+// access is what a client's requests need of one account.
+type access struct {
+	*account
+	share   []limiter.Window // what the client may use of the account's windows; nil: all
+	budgets []limiter.Budget // of requests for no subdomain but the client's own
+}
+
+// openClient makes a client. Accounts that are not configured are none.
+func (p *Proxy) openClient(c Client) *client {
+	opened := &client{Client: c, accounts: make(map[string]*access), methods: allowedMethods(c)}
+	for _, path := range c.Paths {
+		opened.paths = append(opened.paths, newPathPattern(path))
+	}
+	for name, account := range p.accounts {
+		if len(c.Accounts) == 0 || slices.Contains(c.Accounts, name) {
+			a := &access{account: account, share: shareOf(account.API, c.Share)}
+			a.budgets = a.counted(opened, strings.ToLower(c.Subdomain))
+			opened.accounts[name] = a
+		}
+	}
+	for _, a := range opened.accounts {
+		if a.Default || len(opened.accounts) == 1 {
+			opened.fallback = a
+		}
+	}
+	return opened
+}
+
+func allowedMethods(c Client) []string {
+	var allowed []string
+	for _, method := range methods {
+		named := slices.Contains(c.Methods, method) || method == http.MethodHead && slices.Contains(c.Methods, http.MethodGet)
+		if len(c.Methods) == 0 || named {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == len(methods) {
+		return nil
+	}
+	return allowed
+}
+
+// forbidden is a request that its client's policy refuses.
+type forbidden struct {
+	client  string
+	may     string // what the client may, or may not
+	setting string // that says so
+}
+
+func (e *forbidden) Error() string {
+	return fmt.Sprintf("client %q %s (%s)", e.client, e.may, e.setting)
+}
+
+// permits reports whether the client may send this at all, to whichever account: nil, or *forbidden.
+func (c *client) permits(method string, t target) error {
+	switch {
+	case c.ReadOnly && !isRead(method):
+		return &forbidden{c.Name, "may only read", "read_only"}
+	case c.methods != nil && !slices.Contains(c.methods, method):
+		return &forbidden{c.Name, "may not use " + method, "methods"}
+	case c.paths != nil && !c.reaches(t):
+		return &forbidden{c.Name, "may not use this path", "paths"}
+	}
+	return nil
+}
+
+// reaches reports whether one of the client's patterns covers the path as the upstream reads it: decoded, slashes
+// folded, without dot segments (parseTarget lets none in). What another round of decoding would
+// change, and what some servers take for a slash or an end, is covered by none.
+func (c *client) reaches(t target) bool {
+	path, err := decodedPath(t.path)
+	odd := func(r rune) bool { return r == '%' || r == '\\' || r < ' ' || r == 0x7f }
+	if err != nil || strings.ContainsFunc(path, odd) {
+		return false
+	}
+	segments := segmentsOf(path)
+	return slices.ContainsFunc(c.paths, func(p pathPattern) bool { return p.covers(segments) })
+}
+
+// pathPattern is a path such as /v2/invoices, cut at its slashes. It covers the path itself and all below it. A `*` at
+// the end of a segment stands for the rest of that segment, so `*` alone is any one: /v2/invoices/*/pdf,
+// /v2/bank_*. Upper and lower case differ, as they do at FreeAgent.
+type pathPattern []string
+
+func newPathPattern(path string) pathPattern { return segmentsOf(path) }
+
+func segmentsOf(path string) []string { return strings.Split(strings.Trim(path, "/"), "/") }
+
+func (p pathPattern) covers(segments []string) bool {
+	if len(segments) < len(p) {
+		return false
+	}
+	for i, want := range p {
+		begin, open := strings.CutSuffix(want, "*")
+		if open && (len(segments[i]) == 0 || !strings.HasPrefix(segments[i], begin)) || !open && segments[i] != want {
+			return false
+		}
+	}
+	return true
+}
