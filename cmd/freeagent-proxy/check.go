@@ -60,17 +60,13 @@ func (c *command) checkOnline(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	_, running := g.(*control)
+	running, busy := g.(*control)
 	if err := errors.Join(proveAll(ctx, cfg, g), release()); err != nil {
 		return err
 	}
-	if running {
+	if busy {
 		fmt.Fprintln(c.stdout, "store: fine, in use by the running proxy")
-		address, err := located(ctx, cfg, cfg.Listen[0], func(a addresses) string { return a.Programs })
-		if err != nil {
-			return err
-		}
-		return c.checkAccounts(ctx, cfg, address)
+		return c.checkAccounts(ctx, cfg, running.http.Transport)
 	}
 	fmt.Fprintln(c.stdout, "store: fine")
 	return c.checkWithOwnProxy(ctx, cfg)
@@ -92,30 +88,28 @@ func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	cfg.Listen, cfg.Admin.Listen = []string{"127.0.0.1:0"}, "127.0.0.1:0"
+	cfg.Listen, cfg.Admin.Listen, cfg.Clients = []string{"127.0.0.1:0"}, "127.0.0.1:0", nil
 	s, err := newServer(ctx, cfg, zap.NewNop())
 	if err != nil {
 		return err
 	}
 	stop := s.start(ctx)
-	return errors.Join(c.checkAccounts(ctx, cfg, s.listen[0].Addr().String()), stop())
-}
-
-// checkAccounts asks FreeAgent for each account's company, by way of the proxy at address.
-func (c *command) checkAccounts(ctx context.Context, cfg Config, address string) error {
-	client := &http.Client{Timeout: cfg.Limits.MaxWait + cfg.Upstream.Timeout, Transport: &http.Transport{
+	address := s.listen[0].Addr().String()
+	return errors.Join(c.checkAccounts(ctx, cfg, &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			if path, ok := strings.CutPrefix(address, "unix:"); ok {
-				return new(net.Dialer).DialContext(ctx, "unix", path)
-			}
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		},
 		DisableKeepAlives: true,
-	}}
+	}), stop())
+}
+
+// checkAccounts asks FreeAgent for each account's company, by way of the proxy that the transport leads to.
+func (c *command) checkAccounts(ctx context.Context, cfg Config, transport http.RoundTripper) error {
+	client := &http.Client{Timeout: cfg.Limits.MaxWait + cfg.Upstream.Timeout, Transport: transport}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Accounts)) {
 		began := time.Now()
-		if err := askCompany(ctx, client, name); err != nil {
+		if err := askCompany(ctx, client, name, cfg.Accounts[name].Practice); err != nil {
 			problems = append(problems, fmt.Errorf("account %s: %w", name, err))
 			continue
 		}
@@ -124,8 +118,13 @@ func (c *command) checkAccounts(ctx context.Context, cfg Config, address string)
 	return errors.Join(problems...)
 }
 
-func askCompany(ctx context.Context, client *http.Client, account string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/accounts/"+account+"/v2/company", nil)
+// askCompany asks for the account's company or, of a practice, which has none, for the practice.
+func askCompany(ctx context.Context, client *http.Client, account string, practice bool) error {
+	what := "company"
+	if practice {
+		what = "practice"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/accounts/"+account+"/v2/"+what, nil)
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}

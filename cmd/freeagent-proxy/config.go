@@ -12,7 +12,7 @@ import (
 // given, with the words that say what belongs there; from lists the keys that name where a
 // secret is kept.
 type Config struct {
-	// Listen is where programs connect: host:port on loopback, or unix:/path. One or a list.
+	// Listen is where programs connect: host:port, off loopback only with Clients, or unix:/path. One or a list.
 	// Default 127.0.0.1:8080.
 	Listen []string `yaml:"listen"`
 	// PublicURL is how programs reach us: scheme and host only. Its host is one we answer to.
@@ -20,11 +20,17 @@ type Config struct {
 	PublicURL *url.URL `yaml:"public_url"`
 	// AllowedHosts are more host names that we answer to, without port. Loopback names, the
 	// address connected to and PublicURL's host are always allowed. Default none.
-	AllowedHosts []string         `yaml:"allowed_hosts"`
-	Admin        AdminConfig      `yaml:"admin"`
-	Upstream     UpstreamConfig   `yaml:"upstream"`
-	Store        StoreConfig      `yaml:"store"`
-	Encryption   EncryptionConfig `yaml:"encryption"`
+	AllowedHosts []string `yaml:"allowed_hosts"`
+	// TrustedProxies are networks or addresses of those whose Forwarded or X-Forwarded-For names the client's
+	// address. Default none.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	// Clients are the programs that may call, by a name of our own choice. Default none: everyone who may connect is
+	// the client "anonymous", and may do everything.
+	Clients    map[string]ClientConfig `yaml:"clients"`
+	Admin      AdminConfig             `yaml:"admin"`
+	Upstream   UpstreamConfig          `yaml:"upstream"`
+	Store      StoreConfig             `yaml:"store"`
+	Encryption EncryptionConfig        `yaml:"encryption"`
 	// Apps are the OAuth apps registered at https://dev.freeagent.com, by a name of our own
 	// choice. At least one.
 	Apps map[string]AppConfig `yaml:"apps"`
@@ -138,6 +144,9 @@ type AccountConfig struct {
 	App string `yaml:"app" required:"the name of one of the apps"`
 	// Default marks the account of requests that name none. Default false.
 	Default bool `yaml:"default"`
+	// Practice says that the user is an accountancy practice's, whose clients X-Subdomain names: FreeAgent's limits
+	// hold for each of them by itself. Default false.
+	Practice bool `yaml:"practice"`
 	// RateLimitTest lets the X-RateLimit-Test header through, with which FreeAgent enforces
 	// 5 requests a minute, and lowers our own limit to that. Default false.
 	RateLimitTest bool `yaml:"rate_limit_test"`

@@ -69,6 +69,11 @@ func (d *decoder) value(key string, n ast.Node, target any) {
 		scalar(d, key, n, t, parseNumber)
 	case *time.Duration:
 		scalar(d, key, n, t, parseDuration)
+	case **time.Duration:
+		*t = new(time.Duration)
+		scalar(d, key, n, *t, parseDuration)
+	case *float64:
+		scalar(d, key, n, t, parseFraction)
 	case **url.URL:
 		scalar(d, key, n, t, parseAddress)
 	case *Secret:
@@ -134,6 +139,9 @@ func (d *decoder) sectionsByName(key string, n ast.Node, target reflect.Value) {
 	target.Set(reflect.MakeMap(target.Type()))
 	d.entries(key, n, func(name, key string, value ast.Node) {
 		section := reflect.New(target.Type().Elem()).Elem()
+		if s, ok := section.Addr().Interface().(interface{ setDefaults() }); ok {
+			s.setDefaults()
+		}
 		d.section(key, value, section)
 		target.SetMapIndex(reflect.ValueOf(name), section)
 	})

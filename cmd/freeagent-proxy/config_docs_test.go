@@ -94,7 +94,7 @@ func TestConfigExampleIsComplete(t *testing.T) {
 			}
 		}
 	}
-	named := regexp.MustCompile(`^(apps|accounts)\.[^.]+`)
+	named := regexp.MustCompile(`^(apps|accounts|clients)\.[^.]+`)
 	index := regexp.MustCompile(`\[\d+\]`)
 	given := map[string]bool{}
 	for key := range d.lines {

@@ -65,6 +65,12 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 			c.Listen[i] = unixPrefix + d.absolute(socket)
 		}
 	}
+	for name, client := range c.Clients {
+		if socket, ok := strings.CutPrefix(client.Listen, unixPrefix); ok {
+			client.Listen = unixPrefix + d.absolute(socket)
+			c.Clients[name] = client
+		}
+	}
 	return c.finish(d.problems)
 }
 

@@ -40,7 +40,7 @@ log: {level: loud}
 `
 	_, err := fromFile("config.yaml", []byte(file), fakeEnv("SHORT=c2hvcnQ="))
 	wantProblems(t, err,
-		`config.yaml:1: listen[0]: "0.0.0.0:8080" is reachable from other machines, which needs named clients; this version serves loopback and unix sockets only`,
+		`config.yaml:1: listen[0]: "0.0.0.0:8080" is reachable from other machines, which needs named clients; add clients, or listen on 127.0.0.1`,
 		`config.yaml:1: listen[2]: "8080" is not an address; write host:port such as 127.0.0.1:8080`,
 		`config.yaml:2: public_url: must be a whole URL such as https://api.freeagent.com`,
 		`config.yaml:3: publik_url: unknown key; did you mean public_url?`,
@@ -123,7 +123,7 @@ func TestConfigProblems(t *testing.T) {
 		{`log: {true: x}`, `log: a key must be text, not true or false`},
 		{`log: {format: json, format: json}`, `log.format: given twice; it is on line 1 already`},
 		{`log: {"for\nmat": json}`, `log."for\nmat": unknown key; did you mean format?`},
-		{`clients: {}`, `clients: unknown key; known here: listen, public_url, allowed_hosts, admin`},
+		{`zebra: {}`, `zebra: unknown key; known here: listen, public_url, allowed_hosts, trusted_proxies, clients, admin`},
 		{`store: {redis: {uri: x}}`, `store.redis.uri: unknown key; did you mean url?`},
 		{`store: {redis: {url: 'redis://localhost'}}`, `encryption.keys: missing: in Redis grants are always sealed`},
 		{`store: {file: x, redis: {url: 'redis://localhost'}}` + sealed, `store.file: grants are kept in store.redis already; keep one of the two`},

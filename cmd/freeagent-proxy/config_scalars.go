@@ -59,6 +59,15 @@ func parseNumber(n ast.Node) (int, error) {
 	return value, nil
 }
 
+func parseFraction(n ast.Node) (float64, error) {
+	text, err := parseText(n)
+	value, notNumber := strconv.ParseFloat(text, 64)
+	if _, quoted := n.(*ast.StringNode); err != nil || notNumber != nil || quoted {
+		return 0, errors.New("must be a number such as 0.8, without quotes")
+	}
+	return value, nil
+}
+
 func parseDuration(n ast.Node) (time.Duration, error) {
 	s, err := parseText(n)
 	if err != nil {

@@ -27,6 +27,7 @@ func (c Config) validate(p *problems) {
 	}
 	c.validateKeys(p)
 	c.validateAccounts(p)
+	c.validateClients(p)
 	c.validateLimits(p)
 	oneOf(p, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(p, "log.format", c.Log.Format, "json", "console")
@@ -53,8 +54,8 @@ func (c Config) validateListeners(p *problems) {
 		key := p.item("listen", i)
 		if socket, ok := strings.CutPrefix(address, unixPrefix); ok {
 			validateSocket(p, key, socket)
-		} else if host, ok := validateAddress(p, key, address); ok && !isLoopback(host) {
-			p.add(key, "%q is reachable from other machines, which needs named clients; this version serves loopback and unix sockets only", address)
+		} else if host, ok := validateAddress(p, key, address); ok && !isLoopback(host) && len(c.Clients) == 0 {
+			p.add(key, "%q is reachable from other machines, which needs named clients; add clients, or listen on 127.0.0.1", address)
 		}
 		if slices.Contains(c.Listen[:i], address) && !anyPort(address) {
 			p.add(key, "%q is in the list twice; keep one", address)

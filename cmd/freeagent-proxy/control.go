@@ -72,13 +72,14 @@ func listenControl(folder string) (net.Listener, error) {
 
 // addresses are where a running serve listens. Of a configured port 0, any free one, it alone knows.
 type addresses struct {
-	Programs string `json:"programs"` // the first one's
 	Operator string `json:"operator"`
 }
 
-// controlHandler does for other processes what only this one may, and tells them where it listens.
-func controlHandler(manager grants, listening addresses) http.Handler {
+// controlHandler does for other processes what only this one may, tells them where it listens, and lets them call
+// FreeAgent as programs do, without being one of the clients.
+func controlHandler(manager grants, listening addresses, programs http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /accounts/{account}/v2/", programs)
 	mux.HandleFunc("GET /addresses", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(listening) })
 	mux.HandleFunc("POST /accounts/{account}/prove", func(w http.ResponseWriter, r *http.Request) {
 		replyControl(w, manager.Prove(r.Context(), r.PathValue("account")))
@@ -158,8 +159,8 @@ func (c *control) Prove(ctx context.Context, account string) error {
 	return c.do(ctx, http.MethodPost, "/accounts/"+url.PathEscape(account)+"/prove", nil)
 }
 
-// located is a configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0.
-func located(ctx context.Context, cfg Config, configured string, which func(addresses) string) (string, error) {
+// located is the operator's configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0.
+func located(ctx context.Context, cfg Config, configured string) (string, error) {
 	if !anyPort(configured) {
 		return configured, nil
 	}
@@ -175,7 +176,7 @@ func located(ctx context.Context, cfg Config, configured string, which func(addr
 	if err := json.Unmarshal(answer, &listening); err != nil {
 		return "", fmt.Errorf("read where the running proxy listens: %w", err)
 	}
-	return which(listening), nil
+	return listening.Operator, nil
 }
 
 func (c *control) Put(ctx context.Context, g tokens.Grant) error { return c.keep(ctx, g, "grant") }

@@ -96,6 +96,9 @@ func (c *counts) limit(e limiter.Event) {
 
 // label is a budget's key, if it is one that the configuration makes.
 func (c *counts) label(budget string) string {
+	if account, ok := proxy.BudgetAccount(budget); ok { // a practice has one for each of its clients
+		budget = proxy.APIBudget(account, nil).Key
+	}
 	if c.budgets[budget] {
 		return budget
 	}

@@ -218,11 +218,14 @@ func (s *server) newProxy() *proxy.Proxy {
 		Version:   version,
 		Accounts:  proxyAccounts(s.cfg),
 		Hosts:     hosts,
+		Clients:   proxyClients(s.cfg),
 		MaxWait:   s.cfg.Limits.MaxWait,
 		Egress:    windows(s.cfg.Limits.Egress),
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
+
+		TrustedProxies: networks(s.cfg.TrustedProxies),
 	})
 }
 
@@ -237,7 +240,7 @@ func proxyAccounts(cfg Config) []proxy.Account {
 		if a.RateLimitTest {
 			api = append(api, rateLimitTest)
 		}
-		accounts = append(accounts, proxy.Account{Name: name, Default: name == fallback, API: api, RateLimitTest: a.RateLimitTest})
+		accounts = append(accounts, proxy.Account{Name: name, Default: name == fallback, API: api, Practice: a.Practice, RateLimitTest: a.RateLimitTest})
 	}
 	return accounts
 }
@@ -252,6 +255,9 @@ func (s *server) bind() error {
 		s.add(listener, s.proxy)
 		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()))
 	}
+	if err := s.bindClients(); err != nil {
+		return err
+	}
 	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
@@ -265,7 +271,24 @@ func (s *server) bind() error {
 	if err != nil {
 		return err
 	}
-	s.add(control, controlHandler(writer{s.tokens, s.store}, addresses{s.listen[0].Addr().String(), admin.Addr().String()}))
+	s.add(control, controlHandler(writer{s.tokens, s.store}, addresses{admin.Addr().String()}, s.proxy.ForOperator()))
+	return nil
+}
+
+// bindClients makes the listeners that are one client's own.
+func (s *server) bindClients() error {
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Clients)) {
+		address := s.cfg.Clients[name].Listen
+		if address == "" {
+			continue
+		}
+		listener, err := listen(address)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w; change clients.%s.listen, or stop what uses it", address, err, name)
+		}
+		s.add(listener, s.proxy.For(name))
+		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()), zap.String("client", name))
+	}
 	return nil
 }
 

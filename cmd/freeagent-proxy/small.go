@@ -57,7 +57,7 @@ func (c *command) healthcheck(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	address, err := located(ctx, cfg, cfg.Admin.Listen, func(a addresses) string { return a.Operator })
+	address, err := located(ctx, cfg, cfg.Admin.Listen)
 	if err != nil {
 		return fmt.Errorf("no proxy tells the port that it got for admin.listen: %w", err)
 	}
