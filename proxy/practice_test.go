@@ -1,0 +1,112 @@
+package proxy_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/simulator"
+	"freeagent-proxy/limiter"
+	"freeagent-proxy/proxy"
+)
+
+func practice(c *proxy.Config) { c.Accounts[0].Practice = true }
+
+// The limits hold for each of a practice's clients by itself, and for the practice itself.
+func TestBudgetsBySubdomain(t *testing.T) {
+	windows := []limiter.Window{{Requests: 2, Per: time.Minute}}
+	r, u := withUpstream(t, well, api(windows...), maxWait(0), practice)
+	ask := func(headers ...string) *answer { t.Helper(); return r.get("/v2/company", headers...) }
+	for _, subdomain := range []string{"client-one", "client-two", ""} {
+		var headers []string
+		if subdomain != "" {
+			headers = []string{"X-Subdomain: " + subdomain}
+		}
+		ask(headers...).passed(t, 200, fine)
+		if subdomain != "" {
+			headers = []string{"x-subdomain:  " + strings.ToUpper(subdomain), "Connection: X-Subdomain"} // counted where it goes
+		}
+		ask(headers...).passed(t, 200, fine)
+		ask(headers...).refused(t, 429, "You must not exceed 2 requests per 60 seconds")
+	}
+	for i, want := range []string{"client-one", "client-one", "client-two", "client-two", "", ""} {
+		equal(t, fmt.Sprint("upstream ", i), strings.Join(u.all()[i].header["X-Subdomain"], ", "), want)
+	}
+}
+
+// What cannot be a subdomain makes no budget, and reaches nobody.
+func TestMalformedSubdomains(t *testing.T) {
+	r, u := withUpstream(t, well, practice)
+	for _, headers := range [][]string{
+		{"X-Subdomain: a/client/b"}, {"X-Subdomain: a.b"}, {"X-Subdomain: a b"}, {"X-Subdomain: caf\xe9"}, {"X-Subdomain: a_b"},
+		{"X-Subdomain: " + strings.Repeat("a", 64)}, {"X-Subdomain: a", "X-Subdomain: b"}, {"X-Subdomain: a", "X-Subdomain: a"}, {"X-Subdomain:", "X-Subdomain: b"},
+	} {
+		r.get("/v2/company", headers...).refused(t, 400, "X-Subdomain must be")
+	}
+	equal(t, "upstream", len(u.all()), 0)
+	r.get("/v2/company", "X-Subdomain: "+strings.Repeat("a", 63)).passed(t, 200, fine)
+}
+
+// To other accounts the header is of no concern to us: it passes, and is counted with the rest.
+func TestSubdomainWithoutPractice(t *testing.T) {
+	r, u := withUpstream(t, well, api(limiter.Window{Requests: 2, Per: time.Minute}), maxWait(0))
+	r.get("/v2/company", "X-Subdomain: A.b/c").passed(t, 200, fine)
+	r.get("/v2/company", "X-Subdomain: other").passed(t, 200, fine)
+	r.get("/v2/company", "X-Subdomain: third").refused(t, 429, "must not exceed")
+	equal(t, "upstream", u.all()[0].header.Get("X-Subdomain"), "A.b/c")
+}
+
+// A client's share is one of each subdomain's budget.
+func TestShareOfASubdomain(t *testing.T) {
+	r, _ := withUpstream(t, well, api(limiter.Window{Requests: 4, Per: time.Minute}), practice,
+		clients(proxy.Client{Name: "half", Keys: digestsOf("key"), Share: 0.5}, proxy.Client{Name: "fixed", Keys: digestsOf("fixed"), Subdomain: "one"}))
+	for _, subdomain := range []string{"X-Subdomain: one", "X-Subdomain: two", "X-Other: x"} {
+		for range 2 {
+			r.get("/v2/company", asClient, subdomain).passed(t, 200, fine)
+		}
+		r.get("/v2/company", asClient, subdomain).refused(t, 429, "You must not exceed 2 requests per 60 seconds")
+	}
+	for range 2 {
+		r.get("/v2/company", "X-Api-Key: fixed").passed(t, 200, fine) // what is left of one
+	}
+	r.get("/v2/company", "X-Api-Key: fixed").refused(t, 429, "You must not exceed 4 requests per 60 seconds")
+}
+
+// Two clients of a practice are served side by side, each at its full pace, and FreeAgent refuses neither.
+func TestTwoSubdomainsSaturated(t *testing.T) {
+	t.Parallel()
+	const requests, rounds = 20, 3
+	per := 2 * time.Second
+	window := simulator.Window{Requests: requests, Per: simulator.Duration(per)}
+	r, sim := withoutGrant(t, simulator.Config{Enforcement: simulator.EnforceSliding, UserLimits: []simulator.Window{window}},
+		practice, api(limiter.Window{Requests: requests, Per: per}), maxWait(time.Minute))
+	r.grant(sim.AccessToken("practice"), sim.Authorize("practice"), time.Hour)
+	began := time.Now()
+	var asking sync.WaitGroup
+	for _, subdomain := range []string{"client-one", "client-two"} {
+		for range requests {
+			asking.Go(func() {
+				for range rounds {
+					equal(t, "status", r.get("/v2/company", "X-Subdomain: "+subdomain).status, 200)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	took := time.Since(began)
+	stats := sim.Stats()
+	equal(t, "429s", stats.RateLimited, 0)
+	equal(t, "subdomains", len(stats.Users), 2)
+	for _, user := range stats.Users {
+		equal(t, user.Subdomain, user.Requests, requests*rounds)
+		if most := user.Windows[0].MaxSliding; most > requests {
+			t.Errorf("%s: %d requests in a window", user.Subdomain, most)
+		}
+	}
+	// In one budget the same would take five windows more.
+	if took < (rounds-1)*per || took > (2*rounds-2)*per {
+		t.Errorf("took %v, want little more than %v", took, (rounds-1)*per)
+	}
+}
