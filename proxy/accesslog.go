@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -23,28 +25,31 @@ const statusClientGone = 499
 // and what the access log says of it.
 type exchange struct {
 	http.ResponseWriter
-	control   *http.ResponseController
-	idle      time.Duration // how long the client may take none of the answer
-	moved     time.Time     // when the deadline for that was last set
-	began     time.Time
-	requestID string
-	method    string
-	path      string // see loggedPath
-	client    string
-	account   string
-	budgets   []limiter.Budget // that it is counted in, once that is known
-	reason    string           // why we refused, or how the transfer ended
-	status    int              // 0 until the header is written
-	waited    time.Duration    // for permits and tokens
-	attempts  int
-	upstream  bool // the answer is FreeAgent's
-	unread    bool // the request has a body that was not read to its end
+	control    http.ResponseController
+	idle       time.Duration // how long the client may take none of the answer
+	connection *connection
+	began      time.Time
+	requestID  string
+	header     [1]string // X-Request-Id
+	method     string
+	path       string // see loggedPath
+	client     string
+	account    string
+	budgets    []limiter.Budget // that it is counted in, once that is known
+	reason     string           // why we refused, or how the transfer ended
+	status     int              // 0 until the header is written
+	waited     time.Duration    // for permits and tokens
+	attempts   int
+	upstream   bool // the answer is FreeAgent's
+	unread     bool // the request has a body that was not read to its end
+	line       [1]zap.Field
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{
 		ResponseWriter: w,
-		control:        http.NewResponseController(w),
+		connection:     connectionOf(r),
+		control:        *http.NewResponseController(w),
 		idle:           p.config.Timeout,
 		began:          time.Now(),
 		requestID:      requestID(r),
@@ -52,7 +57,8 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		path:           loggedPath(r.RequestURI),
 		unread:         r.ContentLength != 0,
 	}
-	w.Header()["X-Request-Id"] = []string{x.requestID}
+	x.header[0] = x.requestID
+	w.Header()["X-Request-Id"] = x.header[:]
 	return x
 }
 
@@ -60,6 +66,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // question mark a program has encoded with the rest, and a fragment, which is never to be sent.
 func loggedPath(requestURI string) string {
 	path := originForm(requestURI)
+	if !strings.ContainsAny(path, "?#%") {
+		return path
+	}
 	for _, end := range []string{"?", "#", "%3F", "%3f"} {
 		path, _, _ = strings.Cut(path, end)
 	}
@@ -82,7 +91,8 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if fault == http.ErrAbortHandler && x.reason == "" {
 		x.reason = "client broke off the answer"
 	}
-	p.config.Log.Info("request", zap.Inline(x))
+	x.line[0] = zap.Inline(x)
+	p.config.Log.Info("request", x.line[:]...)
 	if fault != nil {
 		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
 		// leave first: a client that sees nothing at all may send a write again by itself.
@@ -111,11 +121,30 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// extend gives the client another while to take some of the answer; each write does. The deadline stays on the connection, so
-// the next request's answer begins by setting it anew.
+// connection is what is remembered of one from request to request.
+type connection struct {
+	moved time.Time // when the deadline for writing was last set
+}
+
+type connectionKey struct{}
+
+// ConnContext is for http.Server. Without it each answer sets the connection's deadline, which costs a microsecond.
+func ConnContext(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, new(connection))
+}
+
+// connectionOf is the request's connection. In HTTP/2 each request has its own deadline.
+func connectionOf(r *http.Request) *connection {
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok && r.ProtoMajor == 1 {
+		return c
+	}
+	return new(connection)
+}
+
+// extend gives the client another while to take some of the answer; each write does.
 func (x *exchange) extend() {
-	if now := time.Now(); now.Sub(x.moved) > x.idle/8 {
-		x.moved = now
+	if now := time.Now(); now.Sub(x.connection.moved) > x.idle/8 {
+		x.connection.moved = now
 		_ = x.control.SetWriteDeadline(now.Add(x.idle)) // a writer without deadlines is a test's
 	}
 }

@@ -24,6 +24,8 @@ var errStalled = errors.New("no progress within the upstream timeout")
 type attempt struct {
 	permit    *limiter.Permit
 	trace     httptrace.ClientTrace
+	header    [1]string // Authorization
+	answer    answerBody
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	timeout   time.Duration
@@ -40,14 +42,17 @@ const countedWithin = 250 * time.Millisecond
 // paused is an attempt's alive while it is not watched.
 const paused = math.MaxInt64
 
-func begin(parent context.Context, permit *limiter.Permit, timeout time.Duration) *attempt {
+// begin starts the watch. The attempt's context is neither the client's, by which it would end when that leaves, nor of
+// ReverseProxy's making, by which 1xx answers would be passed on: HTTP/1.0 clients cannot read them, and their headers
+// are not cleaned.
+func begin(permit *limiter.Permit, timeout time.Duration) *attempt {
 	a := &attempt{permit: permit, timeout: timeout, began: time.Now()}
 	a.trace.GotConn = func(httptrace.GotConnInfo) { a.connected = true }
 	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) {
 		a.written.Store(true)
 		a.watch.Reset(min(countedWithin, timeout))
 	}
-	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(parent, &a.trace))
+	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(context.Background(), &a.trace))
 	a.watch = time.AfterFunc(timeout, a.look)
 	return a
 }
@@ -101,11 +106,17 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 type answerBody struct {
 	io.ReadCloser
 	*attempt
-	x *exchange
+	x    *exchange
+	read bool  // some of it
+	left int64 // of a short answer of known length, in bytes
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	if b.read && b.left > 0 {
+		_ = b.x.control.Flush()
+	}
 	n, err := b.ReadCloser.Read(p)
+	b.read, b.left = true, b.left-int64(n)
 	b.progress()
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.x.reason = "upstream broke off its answer"

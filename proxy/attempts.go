@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"time"
 
 	"freeagent-proxy/limiter"
@@ -20,7 +21,8 @@ type sending struct {
 	target  target
 	body    *body
 	reverse httputil.ReverseProxy
-	err     error // why there is no answer
+	url     url.URL // where to
+	err     error   // why there is no answer
 
 	presence context.Context // ends when the client is known to have left
 	patience time.Duration   // how long the request may still wait for its turn
@@ -124,9 +126,7 @@ var errSwitched = errors.New("upstream switched protocols")
 // send makes one attempt and says how it ended.
 func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Permit) (*http.Response, error) {
 	s.x.attempts++
-	// Not the context of ReverseProxy's making, by which it would pass on 1xx answers: HTTP/1.0
-	// clients cannot read them, and their headers are not cleaned.
-	a := begin(context.WithoutCancel(s.presence), permit, s.p.config.Timeout)
+	a := begin(permit, s.p.config.Timeout)
 	resp, err := s.p.transport.RoundTrip(s.prepare(req, a, token))
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
 		_ = resp.Body.Close()
@@ -135,7 +135,11 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	if err == nil {
 		permit.Sent()
 		resp = withoutTrailer(resp)
-		resp.Body = &answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
+		a.answer = answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
+		if resp.ContentLength <= short {
+			a.answer.left = resp.ContentLength
+		}
+		resp.Body = &a.answer
 		return resp, nil
 	}
 	defer a.end()
@@ -169,7 +173,8 @@ func (s *sending) prepare(req *http.Request, a *attempt, token tokens.Token) *ht
 	if s.x.attempts > 1 {
 		out.Header = out.Header.Clone() // the transport may still be reading the last attempt's
 	}
-	out.Header["Authorization"] = []string{token.Authorization()}
+	a.header[0] = token.Authorization()
+	out.Header["Authorization"] = a.header[:]
 	if s.body.size == 0 && isRead(out.Method) {
 		out.Body, out.TransferEncoding = unrepeatable{}, identity
 		return out

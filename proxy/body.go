@@ -53,7 +53,7 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	if r.ContentLength > maxBody {
 		return nil, errBodyTooLarge
 	}
-	client := &upload{Reader: r.Body, control: x.control, idle: p.config.Timeout, draining: p.draining}
+	client := &upload{Reader: r.Body, control: &x.control, idle: p.config.Timeout, draining: p.draining}
 	defer client.finish(context.AfterFunc(p.draining, client.interrupt))
 	read := &body{owner: p.bodies}
 	if err := read.from(client, r.ContentLength); err != nil {

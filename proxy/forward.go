@@ -22,7 +22,6 @@ func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *b
 		Transport:      s,
 		ModifyResponse: s.receive,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
-		FlushInterval:  flushInterval,
 		BufferPool:     p.buffers,
 		ErrorLog:       discard, // what ends a transfer is in the access log
 	}
@@ -31,8 +30,13 @@ func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *b
 	return s.err
 }
 
-// flushInterval is how long a slow answer of known length may gather in our buffer; one in chunks never does.
-const flushInterval = 100 * time.Millisecond
+const (
+	// flushInterval is how long a slow answer of known length may gather in our buffer; one in chunks never does.
+	flushInterval = 100 * time.Millisecond
+	// short is an answer, in bytes, that nearly always comes in one piece. What has come of it is flushed when there is more
+	// to wait for, which costs less than a timer.
+	short = 2 << 10
+)
 
 var discard = log.New(io.Discard, "", 0)
 
@@ -50,13 +54,14 @@ func presence(r *http.Request) context.Context {
 // it: ReverseProxy has dropped what does not parse from the query by now, so it is put back.
 func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	upstream := s.p.config.Upstream
-	pr.Out.URL = &url.URL{
+	s.url = url.URL{
 		Scheme:     upstream.Scheme,
 		Host:       upstream.Host,
 		Opaque:     s.target.path,
 		RawQuery:   s.target.query,
 		ForceQuery: s.target.hasQuery,
 	}
+	pr.Out.URL = &s.url
 	pr.Out.Host = upstream.Host
 	// The body has been read; each attempt opens it anew.
 	pr.Out.Body, pr.Out.ContentLength, pr.Out.TransferEncoding, pr.Out.Trailer = nil, 0, nil, nil
@@ -71,6 +76,9 @@ func (s *sending) receive(resp *http.Response) error {
 	cleanResponse(resp.Header)
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		s.x.Header()["Content-Type"] = nil // else net/http guesses one
+	}
+	if resp.ContentLength > short {
+		s.reverse.FlushInterval = flushInterval
 	}
 	s.x.upstream = true
 	return nil

@@ -298,6 +298,7 @@ func (s *server) add(listener net.Listener, handler http.Handler) {
 		Handler:                      handler,
 		ReadHeaderTimeout:            10 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
+		ConnContext:                  proxy.ConnContext,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
 		ErrorLog:                     s.httpLog,
