@@ -20,6 +20,7 @@ type clients struct {
 	byCertificate map[string]*client
 	byNetwork     []network // the most specific ones first
 	trusted       []netip.Prefix
+	standIns      standIns
 }
 
 // network is where a client calls from.
@@ -35,6 +36,7 @@ func (p *Proxy) openClients(named []Client) {
 		byKey:         make(map[[sha256.Size]byte]*client),
 		byCertificate: make(map[string]*client),
 		trusted:       p.config.TrustedProxies,
+		standIns:      p.standIns,
 	}
 	if len(named) == 0 {
 		p.clients.anonymous = p.openClient(Client{Name: anonymous, Weight: 1, MaxWait: p.config.MaxWait})
@@ -102,9 +104,6 @@ func (c *clients) identify(r *http.Request, shown, listener *client) (*client, e
 }
 
 func apiKey(r *http.Request) string { return r.Header.Get("X-Api-Key") }
-
-// bearer finds the client of a bearer token.
-func (c *clients) bearer(token string) *client { return c.withKey(token) }
 
 // withKey finds the client of a key. Digests are looked up, not keys: how long that takes tells nothing of any key.
 func (c *clients) withKey(key string) *client {

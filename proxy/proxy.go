@@ -43,6 +43,7 @@ type Config struct {
 	Limiter   Limiter
 	// TrustedProxies are those whose Forwarded or X-Forwarded-For names a client's address; may be empty.
 	TrustedProxies []netip.Prefix
+	Sealer         Sealer // of the tokens that programs get that do their own OAuth
 	Log            *zap.Logger
 }
 
@@ -65,6 +66,7 @@ type Proxy struct {
 	bodies    *bodies
 	draining  context.Context // ends when Drain is called
 	drain     context.CancelFunc
+	standIns  standIns
 	transport http.RoundTripper
 	buffers   *bufferPool
 }
@@ -76,6 +78,7 @@ func New(c Config) *Proxy {
 		accounts:  make(map[string]*account),
 		hosts:     make(map[string]bool),
 		bodies:    newBodies(),
+		standIns:  standIns{c.Sealer},
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
 	}
@@ -123,15 +126,18 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	if err := p.admit(r, shown != nil); err != nil {
 		return err // 403, 405, 421
 	}
+	target, err := parseTarget(r.RequestURI)
+	if err != nil {
+		return err // 404
+	}
+	if target.oauth != "" {
+		return p.oauth(x, r, target, shown, listener) // 400, 401, 404, 408, 413, 503
+	}
 	client, err := p.clients.identify(r, shown, listener)
 	if err != nil {
 		return err // 401
 	}
 	x.client = client.Name
-	target, err := parseTarget(r.RequestURI)
-	if err != nil {
-		return err // 404
-	}
 	if err := client.permits(r.Method, target); err != nil {
 		return err // 403
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"encoding/xml"
@@ -88,9 +89,10 @@ type refusal struct {
 	details string // a sentence that says what to do
 	after   time.Duration
 	allow   bool   // name the methods
-	asks    bool   // for a client's key
+	asks    string // for a client's key, in this realm
 	hangUp  bool   // what else comes on this connection is not to be trusted
-	text    string // FreeAgent's own plain text instead of its error shape
+	text    string // FreeAgent's own words instead of its error shape
+	format  string // of the text; empty: plain
 }
 
 // refuse answers a request that FreeAgent did not. It is the only place where an error becomes a status.
@@ -134,7 +136,7 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 			details: "the proxy serves FreeAgent's API below /v2/, and below /accounts/NAME/v2/"}
 	case errors.Is(err, errOAuth):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
-			details: "the proxy keeps the tokens; call the API itself, without OAuth. To authorise an account, run `freeagent-proxy authorize`"}
+			details: "the proxy keeps the tokens and answers POST /v2/token_endpoint and GET /v2/approve_app itself; call the API without OAuth, or these alone"}
 	case errors.Is(err, errBodyTooLarge):
 		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
 			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
@@ -157,10 +159,31 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.As(err, &upstream):
 		return upstream.explain()
 	}
+	if f, ok := explainOAuth(err); ok {
+		return f
+	}
 	if f, ok := explainClient(err); ok {
 		return f
 	}
 	return explainToken(x, err)
+}
+
+// explainOAuth says why a token request is refused, in FreeAgent's words where they are known.
+func explainOAuth(err error) (refusal, bool) {
+	f := refusal{status: http.StatusBadRequest, kind: "http_request_error"}
+	switch {
+	case errors.Is(err, errTokenDenied):
+		f.status, f.kind, f.asks = http.StatusUnauthorized, "http_request_denied", "Application"
+		f.text, f.format = "HTTP Basic: Access denied.\n", "html"
+		f.details = "client id and secret must be a client's name and its key; see clients in the proxy's configuration"
+	case errors.Is(err, errGrantType):
+		f.details = "grant_type must be refresh_token or authorization_code"
+	case errors.Is(err, errNoForm):
+		f.details = "the token request is neither a form nor JSON"
+	default:
+		return refusal{}, false
+	}
+	return f, true
 }
 
 // explainClient says who is not let in, or to what.
@@ -171,10 +194,10 @@ func explainClient(err error) (refusal, bool) {
 	case errors.As(err, &denied):
 		f.details = denied.Error() + "; see clients in the proxy's configuration"
 	case errors.Is(err, errUnknownKey):
-		f.status, f.asks = http.StatusUnauthorized, true
+		f.status, f.asks = http.StatusUnauthorized, "freeagent-proxy"
 		f.details = "the key in X-Api-Key is no client's; see clients in the proxy's configuration"
 	case errors.Is(err, errUnknownClient):
-		f.status, f.asks = http.StatusUnauthorized, true
+		f.status, f.asks = http.StatusUnauthorized, "freeagent-proxy"
 		f.details = "this program is none of the proxy's clients; send its key as Bearer token, as Basic password or in X-Api-Key"
 	case errors.Is(err, errUnknownAccount):
 		f.status, f.details = http.StatusNotFound, "no account of this name is configured; see accounts in the configuration"
@@ -268,8 +291,8 @@ func (f refusal) write(x *exchange, r *http.Request) {
 	if f.allow {
 		h.Set("Allow", strings.Join(methods, ", "))
 	}
-	if f.asks { // many a library sends its Basic credentials only when it is asked for them
-		h.Set("WWW-Authenticate", `Basic realm="freeagent-proxy"`)
+	if f.asks != "" { // many a library sends its Basic credentials only when it is asked for them
+		h.Set("WWW-Authenticate", "Basic realm="+structuredString(f.asks))
 	}
 	if f.hangUp {
 		h.Set("Connection", "close")
@@ -285,7 +308,7 @@ func (f refusal) write(x *exchange, r *http.Request) {
 // object in JSON or XML (https://dev.freeagent.com/docs/depreciation_profiles).
 func (f refusal) body(r *http.Request) (contentType string, body []byte) {
 	if f.text != "" {
-		return "text/plain; charset=utf-8", []byte(f.text)
+		return "text/" + cmp.Or(f.format, "plain") + "; charset=utf-8", []byte(f.text)
 	}
 	if wantsXML(r) {
 		var b strings.Builder

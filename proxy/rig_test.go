@@ -83,6 +83,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Hosts:    []string{"freeagent.internal"},
 		MaxWait:  20 * time.Second,
 		Egress:   ample,
+		Sealer:   sealer(),
 		Tokens:   r.tokens,
 		Limiter:  r.limiter,
 		Log:      r.log.logger(),

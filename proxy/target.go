@@ -11,12 +11,13 @@ type target struct {
 	path     string // begins with /v2/; no doubled slashes
 	query    string // without the question mark
 	hasQuery bool   // `/v2/company?` differs from `/v2/company`
+	oauth    string // tokenEndpoint or approvePage if it is one of them
 }
 
 // parseTarget cuts the request-target of a request line (RFC 9112, section 3.2), in
 // origin form or absolute form. What is not FreeAgent's API is errNotFound, and so is a path with dot
-// segments, plain or encoded: what it means is decided by whoever resolves it last. FreeAgent's OAuth
-// pages are errOAuth: the answer to a refresh would hand tokens to the client.
+// segments, plain or encoded: what it means is decided by whoever resolves it last. What only resembles FreeAgent's
+// OAuth is errOAuth: the answer to a refresh would hand tokens to the client.
 func parseTarget(requestURI string) (target, error) {
 	var t target
 	t.path, t.query, t.hasQuery = strings.Cut(originForm(requestURI), "?")
@@ -29,7 +30,11 @@ func parseTarget(requestURI string) (target, error) {
 	switch {
 	case err != nil, !strings.HasPrefix(t.path, "/v2/"), hasDotSegment(plain):
 		return target{}, errNotFound
-	case strings.HasPrefix(plain, "/v2/token_endpoint"), strings.HasPrefix(plain, "/v2/approve_app"):
+	case strings.TrimSuffix(plain, "/") == tokenEndpoint:
+		t.oauth = tokenEndpoint
+	case strings.TrimSuffix(plain, "/") == approvePage:
+		t.oauth = approvePage
+	case strings.HasPrefix(plain, tokenEndpoint), strings.HasPrefix(plain, approvePage):
 		return target{}, errOAuth
 	}
 	return t, nil

@@ -117,6 +117,12 @@ func (s *Sealer) Open(account string, sealed []byte) (plain []byte, stale bool, 
 	return nil, false, fmt.Errorf("it is sealed with key %q, which is not configured; add that key behind the others", id[:min(len(id), 64)])
 }
 
+// Sealer seals with the store's keys. nil: it was opened read only and has no key yet.
+func (f *File) Sealer() *Sealer { return f.sealer }
+
+// Sealer seals with the store's keys.
+func (r *Redis) Sealer() *Sealer { return r.sealer }
+
 func (s *Sealer) sealGrant(g Grant) ([]byte, error) {
 	plain, err := json.Marshal(g)
 	if err != nil {

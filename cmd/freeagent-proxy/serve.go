@@ -205,6 +205,9 @@ func (s *server) loadGrants(ctx context.Context) error {
 	return nil
 }
 
+// sealing is what both stores do.
+type sealing interface{ Sealer() *tokens.Sealer }
+
 // newProxy builds the handler that programs talk to.
 func (s *server) newProxy() *proxy.Proxy {
 	hosts := slices.Clone(s.cfg.AllowedHosts)
@@ -224,6 +227,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
+		Sealer:    s.store.(sealing).Sealer(),
 
 		TrustedProxies: networks(s.cfg.TrustedProxies),
 	})
