@@ -60,10 +60,14 @@ func listedHops(lines []string) []netip.Addr {
 	return hops
 }
 
-// forwardedHops reads Forwarded lines (RFC 7239). A hop that does not say for whom, or hides it, is invalid, in its place.
+// forwardedHops reads Forwarded lines (RFC 7239). A hop that does not say for whom, or hides it, is invalid, in its place. With
+// a quote that is not closed there are none: a client could swallow by it what the proxy adds.
 func forwardedHops(lines []string) []netip.Addr {
 	var hops []netip.Addr
 	for _, line := range lines {
+		if strings.Count(line, `"`)%2 != 0 {
+			return nil
+		}
 		for _, element := range splitUnquoted(line, ',') {
 			var hop netip.Addr
 			for _, pair := range splitUnquoted(element, ';') {

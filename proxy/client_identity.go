@@ -100,6 +100,9 @@ func (c *clients) identify(r *http.Request, shown, listener *client) (*client, e
 			return n.client, nil
 		}
 	}
+	if !addr.IsValid() { // a unix socket has none
+		return nil, errUnknownClient
+	}
 	return nil, fmt.Errorf("%w: it calls from %s", errUnknownClient, addr)
 }
 

@@ -198,6 +198,10 @@ func TestForwarded(t *testing.T) {
 		{[]string{`Forwarded: for=unknown`}, front},
 		{[]string{`Forwarded: for=_hidden, for=10.9.1.1`}, front},
 		{[]string{`Forwarded: for="`}, front},
+		{[]string{`Forwarded: for=10.1.2.3;x=", for=192.0.2.1`}, front},
+		{[]string{`Forwarded: for=10.1.2.3;x=", for="192.0.2.1"`}, front},
+		{[]string{`Forwarded: for=10.1.2.3;x="`, `Forwarded: for=192.0.2.1`}, front},
+		{[]string{`Forwarded: for=10.1.2.3;x="\"", for=10.9.1.1`}, front},
 		{[]string{"Forwarded: for=10.1.2.3", "X-Forwarded-For: 10.1.2.3"}, "office"},
 		{[]string{"Forwarded: for=10.1.2.3", "X-Forwarded-For: 192.0.2.1"}, front}, // a front that writes one passes on the other
 		{[]string{"Forwarded: for=192.0.2.1", "X-Forwarded-For: 10.1.2.3"}, front},

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -100,6 +101,32 @@ func FuzzCanonicalHost(f *testing.F) {
 		for _, form := range []string{strings.ToUpper(host), host + ".", host + ":8080", host + ".:8080", "[" + host + "]"} {
 			if same := proxy.CanonicalHost(form); same != strings.ToLower(host) {
 				t.Errorf("%q: %q, and %q: %q", host, got, form, same)
+			}
+		}
+	})
+}
+
+// Whatever a client makes up in front of what the trusted proxy adds, the address is the one that this saw, or the connection's own.
+func FuzzClientAddress(f *testing.F) {
+	for _, seed := range []string{
+		"10.1.2.3", "", "for=10.1.2.3", `for=10.1.2.3;x="`, `for="[2001:db8::1]:80"`, `for="`, `for=10.1.2.3;x="\"`, ",,;=", `for=10.1.2.3;x="a,b"`, "for=10.9.1.1",
+	} {
+		f.Add(seed, seed)
+	}
+	networks := prefixes("127.0.0.1/32", "10.9.0.0/16")
+	f.Fuzz(func(t *testing.T, listed, named string) {
+		for _, seen := range []string{"192.0.2.1", `"[2001:db8::9]:4711"`} {
+			header := http.Header{"Forwarded": {named + ", for=" + seen}}
+			if want := strings.Trim(seen, `"[]:4711`); listed != "" {
+				header["X-Forwarded-For"] = []string{listed + ", " + want}
+			}
+			got := proxy.ClientAddress(networks, "127.0.0.1:9", header).String()
+			if got != "127.0.0.1" && got != "192.0.2.1" && got != "2001:db8::9" {
+				t.Errorf("%q: got %s", header, got)
+			}
+			delete(header, "Forwarded")
+			if got := proxy.ClientAddress(networks, "127.0.0.1:9", header).String(); got != "127.0.0.1" && got != "192.0.2.1" && got != "2001:db8::9" {
+				t.Errorf("%q: got %s", header, got)
 			}
 		}
 	})
