@@ -24,6 +24,8 @@ var freeAgentHosts = []string{"api.freeagent.com", "api.sandbox.freeagent.com"}
 // not ours (DNS rebinding), and requests that a web page makes a browser send.
 func (p *Proxy) admit(r *http.Request) error {
 	switch {
+	case r.Method == http.MethodConnect:
+		return errConnect
 	case !slices.Contains(methods, r.Method):
 		return errMethod
 	case !p.answersTo(r):

@@ -158,9 +158,10 @@ func (c *control) Prove(ctx context.Context, account string) error {
 	return c.do(ctx, http.MethodPost, "/accounts/"+url.PathEscape(account)+"/prove", nil)
 }
 
-// located is a configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0.
+// located is a configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0, or the
+// socket that it inherited.
 func located(ctx context.Context, cfg Config, configured string, which func(addresses) string) (string, error) {
-	if !anyPort(configured) {
+	if !isInherited(configured) && !anyPort(configured) {
 		return configured, nil
 	}
 	running, err := newControl(ctx, cfg.Store.File)
