@@ -202,7 +202,7 @@ type LogConfig struct {
 func defaultConfig(getenv func(string) string) Config {
 	return Config{
 		Listen:         []string{"127.0.0.1:8080"},
-		MaxConnections: 10_000,
+		MaxConnections: defaultConnections,
 		Admin:          AdminConfig{Listen: "127.0.0.1:8081"},
 		Upstream: UpstreamConfig{
 			BaseURL: &url.URL{Scheme: "https", Host: "api.freeagent.com"},

@@ -21,12 +21,19 @@ type gate struct {
 	warned time.Time // used by Accept alone
 }
 
+// defaultConnections is how many connections each listener may have if nothing else is configured.
+const defaultConnections = 10_000
+
 // maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
 	most := s.cfg.MaxConnections
 	if fit := max(1, openFiles()/2/len(s.cfg.Listen)); fit < most {
-		s.log.Warn("the limit of open files is too low for max_connections, so fewer are taken; raise it (LimitNOFILE= in systemd, ulimit -n), or lower max_connections",
+		level := zap.WarnLevel
+		if most == defaultConnections {
+			level = zap.InfoLevel // nobody asked for so many
+		}
+		s.log.Log(level, "the limit of open files is too low for max_connections, so fewer are taken; raise it (LimitNOFILE= in systemd, ulimit -n), or lower max_connections",
 			zap.Int("max_connections", most), zap.Int("taken", fit))
 		return fit
 	}
