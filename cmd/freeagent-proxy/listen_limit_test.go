@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,23 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		if resp, _ := dial(t, address).send(keepAlive).answer(http.MethodGet); resp.StatusCode != http.StatusOK {
 			t.Fatalf("connection %d got %s", i, resp.Status)
 		}
+	}
+}
+
+// A connection that has ended makes room, in whichever way it spoke.
+func TestEndedConnectionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	_, _, address := newCrowded(t, 2)
+	for i := range 6 {
+		client := newHTTP2(t, new(atomic.Bool))
+		resp, err := client.Get("http://" + address + "/v2/company")
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("client %d: got %v %v", i, resp, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		client.CloseIdleConnections()
+		_ = dial(t, address).send("no HTTP at all\r\n\r\n").rest()
 	}
 }
 

@@ -1,8 +1,0 @@
-//go:build !unix
-
-package main
-
-import "math"
-
-// openFiles is how many files this process may have open: here there is no limit.
-func openFiles() int { return math.MaxInt32 }
