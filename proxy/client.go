@@ -28,6 +28,8 @@ var freeAgentHosts = []string{"api.freeagent.com", "api.sandbox.freeagent.com"}
 // client that has shown a key or a certificate may call us by any name.
 func (p *Proxy) admit(r *http.Request, shown bool) error {
 	switch {
+	case r.Method == http.MethodConnect:
+		return errConnect
 	case !slices.Contains(methods, r.Method):
 		return errMethod
 	case !shown && !p.answersTo(r):

@@ -24,6 +24,7 @@ import (
 // Why a request is refused. refuse alone knows what each means to a client.
 var (
 	errMethod          = errors.New("method is not FreeAgent's")
+	errConnect         = errors.New("CONNECT asks for a tunnel")
 	errHost            = errors.New("host is not ours")
 	errCrossSite       = errors.New("cross-site browser request")
 	errNotFound        = errors.New("path is not FreeAgent's API")
@@ -125,6 +126,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errMethod):
 		return refusal{status: http.StatusMethodNotAllowed, kind: "http_request_denied", allow: true, hangUp: true,
 			details: "FreeAgent's API knows GET, POST, PUT and DELETE; send one of these, by plain HTTP, to this address"}
+	case errors.Is(err, errConnect):
+		return refusal{status: http.StatusMethodNotAllowed, kind: "http_request_denied", allow: true, hangUp: true,
+			details: "a tunnel to FreeAgent would get no token: let the program's base URL begin with http:// instead of https:// and it is served as plain HTTP, or set its base URL to the proxy's own address"}
 	case errors.Is(err, errHost):
 		return refusal{status: http.StatusMisdirectedRequest, kind: "http_request_denied",
 			details: "this Host is not one of the proxy's names; use its address, or add the name to allowed_hosts"}

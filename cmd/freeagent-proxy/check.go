@@ -88,7 +88,7 @@ func (c *command) checkWithOwnProxy(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	cfg.Listen, cfg.Admin.Listen, cfg.Clients = []string{"127.0.0.1:0"}, "127.0.0.1:0", nil
+	cfg.Listen, cfg.Admin.Listen, cfg.Clients, cfg.TLS = []string{"127.0.0.1:0"}, "127.0.0.1:0", nil, ServerTLSConfig{}
 	s, err := newServer(ctx, cfg, zap.NewNop())
 	if err != nil {
 		return err

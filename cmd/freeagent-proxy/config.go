@@ -12,8 +12,8 @@ import (
 // given, with the words that say what belongs there; from lists the keys that name where a
 // secret is kept.
 type Config struct {
-	// Listen is where programs connect: host:port, off loopback only with Clients, or unix:/path. One or a list.
-	// Default 127.0.0.1:8080.
+	// Listen is where programs connect: host:port, off loopback only with Clients, unix:/path, or systemd (systemd:NAME) for
+	// sockets that systemd passes. One or a list. Default 127.0.0.1:8080.
 	Listen []string `yaml:"listen"`
 	// PublicURL is how programs reach us: scheme and host only. Its host is one we answer to.
 	// Default nil.
@@ -26,11 +26,16 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// Clients are the programs that may call, by a name of our own choice. Default none: everyone who may connect is
 	// the client "anonymous", and may do everything.
-	Clients    map[string]ClientConfig `yaml:"clients"`
-	Admin      AdminConfig             `yaml:"admin"`
-	Upstream   UpstreamConfig          `yaml:"upstream"`
-	Store      StoreConfig             `yaml:"store"`
-	Encryption EncryptionConfig        `yaml:"encryption"`
+	Clients map[string]ClientConfig `yaml:"clients"`
+	Admin   AdminConfig             `yaml:"admin"`
+	// TLS is for those of Listen, and of clients' own listeners, that are no unix sockets. Default none: they speak plain HTTP.
+	TLS ServerTLSConfig `yaml:"tls"`
+	// MaxConnections is how many connections may be open at each of Listen, 1 to 1000000; more wait until
+	// some end. The limit of open files may lower it. Default 10000.
+	MaxConnections int              `yaml:"max_connections"`
+	Upstream       UpstreamConfig   `yaml:"upstream"`
+	Store          StoreConfig      `yaml:"store"`
+	Encryption     EncryptionConfig `yaml:"encryption"`
 	// Apps are the OAuth apps registered at https://dev.freeagent.com, by a name of our own
 	// choice. At least one.
 	Apps map[string]AppConfig `yaml:"apps"`
@@ -43,8 +48,21 @@ type Config struct {
 	// Seed is a refresh token that was got elsewhere, from FREEAGENT_REFRESH_TOKEN. Only
 	// without a file; beside one, `accounts import` brings a token in.
 	Seed Secret `yaml:"-"`
+	// Inherited is what the environment says of sockets that systemd passed.
+	Inherited inheritedSockets `yaml:"-"`
 	// Notes are sentences for the log: nothing is wrong, yet the operator should know.
 	Notes []string `yaml:"-"`
+}
+
+// ServerTLSConfig is how programs reach us by TLS.
+type ServerTLSConfig struct {
+	// Cert is a file with our certificate and its issuers behind it, Key one with its key, in PEM form. Both or
+	// none. They are read anew when they change. Default none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ClientCA is a file with the certificates, in PEM form, that must have signed a program's own if it shows
+	// one. Default none: no program is asked for one.
+	ClientCA string `yaml:"client_ca"`
 }
 
 // AdminConfig is the operator's listener.
@@ -192,8 +210,9 @@ type LogConfig struct {
 // defaultConfig is what holds where nothing is set. It has neither app nor account.
 func defaultConfig(getenv func(string) string) Config {
 	return Config{
-		Listen: []string{"127.0.0.1:8080"},
-		Admin:  AdminConfig{Listen: "127.0.0.1:8081"},
+		Listen:         []string{"127.0.0.1:8080"},
+		MaxConnections: defaultConnections,
+		Admin:          AdminConfig{Listen: "127.0.0.1:8081"},
 		Upstream: UpstreamConfig{
 			BaseURL: &url.URL{Scheme: "https", Host: "api.freeagent.com"},
 			Timeout: 75 * time.Second,
@@ -206,7 +225,8 @@ func defaultConfig(getenv func(string) string) Config {
 			Guard:   time.Second,
 			MaxWait: 20 * time.Second,
 		},
-		Log: LogConfig{Level: "info", Format: "json"},
+		Log:       LogConfig{Level: "info", Format: "json"},
+		Inherited: inheritedFrom(getenv),
 	}
 }
 

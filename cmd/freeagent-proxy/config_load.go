@@ -57,7 +57,10 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 		}
 		c.Store.File = ""
 	}
-	for _, path := range []*string{&c.Store.File, &c.Store.Redis.Backup, &c.Store.Redis.TLS.CA, &c.Store.Redis.TLS.Cert, &c.Store.Redis.TLS.Key} {
+	for _, path := range []*string{
+		&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA,
+		&c.Store.File, &c.Store.Redis.Backup, &c.Store.Redis.TLS.CA, &c.Store.Redis.TLS.Cert, &c.Store.Redis.TLS.Key,
+	} {
 		*path = d.absolute(*path)
 	}
 	for i, address := range c.Listen {

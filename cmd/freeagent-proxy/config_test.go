@@ -33,12 +33,13 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Listen:   []string{"127.0.0.1:8080"},
-		Admin:    AdminConfig{Listen: "127.0.0.1:8081"},
-		Upstream: UpstreamConfig{BaseURL: &url.URL{Scheme: "https", Host: "api.freeagent.com"}, Timeout: 75 * time.Second},
-		Store:    StoreConfig{File: "/home/op/.local/state/freeagent-proxy"},
-		Apps:     map[string]AppConfig{"main": {ClientID: "abc", ClientSecret: newSecret("s3cret")}},
-		Accounts: map[string]AccountConfig{"acme": {App: "main"}},
+		Listen:         []string{"127.0.0.1:8080"},
+		Admin:          AdminConfig{Listen: "127.0.0.1:8081"},
+		MaxConnections: 10_000,
+		Upstream:       UpstreamConfig{BaseURL: &url.URL{Scheme: "https", Host: "api.freeagent.com"}, Timeout: 75 * time.Second},
+		Store:          StoreConfig{File: "/home/op/.local/state/freeagent-proxy"},
+		Apps:           map[string]AppConfig{"main": {ClientID: "abc", ClientSecret: newSecret("s3cret")}},
+		Accounts:       map[string]AccountConfig{"acme": {App: "main"}},
 		Limits: LimitsConfig{
 			API:     []WindowConfig{{120, time.Minute}, {3600, time.Hour}},
 			Refresh: []WindowConfig{{15, time.Minute}},
@@ -63,6 +64,9 @@ func TestConfigValues(t *testing.T) {
 		{"one listener", "listen: localhost:9000", func(c Config) any { return c.Listen }, []string{"localhost:9000"}},
 		{"several listeners", "listen: ['[::1]:80', unix:/run/s, unix:s, 127.0.0.1:0, 127.0.0.1:0]", func(c Config) any { return c.Listen },
 			[]string{"[::1]:80", "unix:/run/s", "unix:/etc/fap/s", "127.0.0.1:0", "127.0.0.1:0"}},
+		{"inherited listeners", "listen: ['systemd:api', 'systemd:legacy', unix:/run/s]", func(c Config) any { return c.Listen },
+			[]string{"systemd:api", "systemd:legacy", "unix:/run/s"}},
+		{"connections", "max_connections: 1", func(c Config) any { return c.MaxConnections }, 1},
 		{"a final slash", "upstream: {base_url: 'https://api.sandbox.freeagent.com/'}", func(c Config) any { return c.Upstream.BaseURL.String() }, "https://api.sandbox.freeagent.com"},
 		{"http on loopback", "upstream: {base_url: 'http://127.1.2.3:99'}", func(c Config) any { return c.Upstream.BaseURL.Host }, "127.1.2.3:99"},
 		{"public URL", "public_url: http://freeagent.internal:81/", func(c Config) any { return c.PublicURL.String() }, "http://freeagent.internal:81"},

@@ -19,6 +19,7 @@ const unixPrefix = "unix:"
 // validate reports every value that cannot be used, and whatever does not fit together.
 func (c Config) validate(p *problems) {
 	c.validateListeners(p)
+	c.validateTLS(p)
 	c.validateHosts(p)
 	c.validateUpstream(p)
 	c.validateRedis(p)
@@ -54,12 +55,17 @@ func (c Config) validateListeners(p *problems) {
 		key := p.item("listen", i)
 		if socket, ok := strings.CutPrefix(address, unixPrefix); ok {
 			validateSocket(p, key, socket)
+		} else if name, ok := inheritedName(address); ok {
+			c.validateInherited(p, key, address, name)
 		} else if host, ok := validateAddress(p, key, address); ok && !isLoopback(host) && len(c.Clients) == 0 {
 			p.add(key, "%q is reachable from other machines, which needs named clients; add clients, or listen on 127.0.0.1", address)
 		}
 		if slices.Contains(c.Listen[:i], address) && !anyPort(address) {
 			p.add(key, "%q is in the list twice; keep one", address)
 		}
+	}
+	if c.MaxConnections < 1 || c.MaxConnections > 1_000_000 {
+		p.add("max_connections", "%d must be from 1 to 1000000", c.MaxConnections)
 	}
 	host, ok := validateAddress(p, "admin.listen", c.Admin.Listen)
 	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" {
@@ -90,6 +96,16 @@ func validateSocket(p *problems, key, path string) {
 		p.add(key, "no path behind unix:; write unix:/run/freeagent-proxy.sock")
 	case len(path) > maxSocketPath:
 		p.add(key, "the socket's path is %d bytes long; choose one of at most %d, all that a socket's address takes", len(path), maxSocketPath)
+	}
+}
+
+// validateInherited: a name is what systemd takes as one, and who takes all sockets leaves none for a name.
+func (c Config) validateInherited(p *problems, key, address, name string) {
+	switch {
+	case address != inheritedPrefix && (name == "" || strings.ContainsAny(name, ": \t")):
+		p.add(key, "%q is no name of a socket; write systemd, or systemd: and the FileDescriptorName= of the socket unit", address)
+	case name != "" && slices.Contains(c.Listen, inheritedPrefix):
+		p.add(key, "systemd alone takes all sockets already; keep that, or only names")
 	}
 }
 

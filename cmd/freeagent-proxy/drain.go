@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -62,20 +59,4 @@ func (s *server) close(ctx context.Context) {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
-}
-
-// listen binds host:port or unix:/path. A socket file that a dead process left is replaced.
-func listen(address string) (net.Listener, error) {
-	path, isUnix := strings.CutPrefix(address, "unix:")
-	if !isUnix {
-		return net.Listen("tcp", address)
-	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close()
-		return nil, errors.New("another process serves this socket")
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		_ = os.Remove(path)
-	}
-	return net.Listen("unix", path)
 }

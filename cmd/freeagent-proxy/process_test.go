@@ -40,25 +40,34 @@ func launch(dir string, env []string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{ended: make(chan struct{})}
-	p.cmd = exec.Command(exe, args...)
+	p := prepare(dir, env, exe, args...)
+	return p, p.begin()
+}
+
+// prepare makes what begin starts: the program, or one that becomes it.
+func prepare(dir string, env []string, name string, args ...string) *process {
+	p := &process{ended: make(chan struct{}), cmd: exec.Command(name, args...)}
 	p.cmd.Dir = dir
 	p.cmd.Env = append([]string{
 		roleVariable + "=" + roleProgram,
 		"GORACE=atexit_sleep_ms=0", // or each exit takes a second
 	}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	return p
+}
+
+func (p *process) begin() (err error) {
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	go func() {
 		_ = p.cmd.Wait() // the exit code says it
 		close(p.ended)
 	}()
-	return p, nil
+	return nil
 }
 
 // start is launch for as long as the test runs.
@@ -68,13 +77,18 @@ func start(t testing.TB, dir string, env []string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	t.Cleanup(p.finish(t))
+	return p
+}
+
+// finish ends the process with its test.
+func (p *process) finish(t testing.TB) func() {
+	return func() {
 		p.kill()
 		for _, complaint := range p.complaints() {
 			t.Error(complaint)
 		}
-	})
-	return p
+	}
 }
 
 func (p *process) kill() {

@@ -249,66 +249,6 @@ func proxyAccounts(cfg Config) []proxy.Account {
 	return accounts
 }
 
-// bind makes the listeners and their servers.
-func (s *server) bind() error {
-	for _, address := range s.cfg.Listen {
-		listener, err := listen(address)
-		if err != nil {
-			return fmt.Errorf("listen on %s: %w; change listen, or stop what uses it", address, err)
-		}
-		s.add(listener, s.proxy)
-		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()))
-	}
-	if err := s.bindClients(); err != nil {
-		return err
-	}
-	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
-	}
-	s.add(admin, s.adminHandler())
-	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
-	if s.cfg.Store.Redis.given() {
-		return nil // other processes use it beside us
-	}
-	control, err := listenControl(s.cfg.Store.File)
-	if err != nil {
-		return err
-	}
-	s.add(control, controlHandler(writer{s.tokens, s.store}, addresses{admin.Addr().String()}, s.proxy.ForOperator()))
-	return nil
-}
-
-// bindClients makes the listeners that are one client's own.
-func (s *server) bindClients() error {
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Clients)) {
-		address := s.cfg.Clients[name].Listen
-		if address == "" {
-			continue
-		}
-		listener, err := listen(address)
-		if err != nil {
-			return fmt.Errorf("listen on %s: %w; change clients.%s.listen, or stop what uses it", address, err, name)
-		}
-		s.add(listener, s.proxy.For(name))
-		s.log.Info("serving programs", zap.String("listen", listener.Addr().String()), zap.String("client", name))
-	}
-	return nil
-}
-
-func (s *server) add(listener net.Listener, handler http.Handler) {
-	s.listen = append(s.listen, listener)
-	s.http = append(s.http, &http.Server{
-		Handler:                      handler,
-		ReadHeaderTimeout:            10 * time.Second,
-		IdleTimeout:                  2 * time.Minute,
-		ConnContext:                  proxy.ConnContext,
-		MaxHeaderBytes:               64 << 10,
-		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
-		ErrorLog:                     s.httpLog,
-	})
-}
-
 // start runs the server in the background; stop drains it and waits.
 func (s *server) start(ctx context.Context) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -327,7 +267,7 @@ func (s *server) run(ctx context.Context) error {
 	defer fail(nil)
 	for i, server := range s.http {
 		serving.Go(func() error {
-			err := server.Serve(s.listen[i])
+			err := serveOn(server, s.listen[i])
 			if !errors.Is(err, http.ErrServerClosed) {
 				fail(fmt.Errorf("serve on %s: %w", s.listen[i].Addr(), err))
 			}

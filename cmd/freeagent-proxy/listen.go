@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"freeagent-proxy/proxy"
+)
+
+const (
+	// headerPatience is how long a client may take for a request's header, or for a TLS handshake.
+	headerPatience = 10 * time.Second
+	// idlePatience is how long a connection may wait for its next request.
+	idlePatience = 2 * time.Minute
+	// maxHeader is the longest header of a request, in bytes; a longer one is answered with 431.
+	maxHeader = 64 << 10
+	// maxStreams is how many requests an HTTP/2 connection may carry at a time: the least that RFC 9113 recommends.
+	maxStreams = 100
+)
+
+// socketMode lets owner and group connect to a unix socket. Its folder may narrow that, or choose the group.
+const socketMode = 0o660
+
+// bind makes the listeners and their servers.
+func (s *server) bind() error {
+	if err := s.bindPrograms(); err != nil {
+		return err
+	}
+	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
+	}
+	s.add(admin, s.newHTTP(s.adminHandler()))
+	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
+	if s.cfg.Store.Redis.given() {
+		return nil // other processes use it beside us
+	}
+	control, err := listenControl(s.cfg.Store.File)
+	if err != nil {
+		return err
+	}
+	s.add(control, s.newHTTP(controlHandler(writer{s.tokens, s.store}, addresses{admin.Addr().String()}, s.proxy.ForOperator())))
+	return nil
+}
+
+// bindPrograms opens what programs connect to.
+func (s *server) bindPrograms() error {
+	certificates, err := newCertificates(s.cfg.TLS, s.log.Logger)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Inherited.given() && !slices.ContainsFunc(s.cfg.Listen, isInherited) {
+		s.log.Warn("systemd passed sockets that nobody listens on; write systemd into listen, or disable the socket unit")
+	}
+	most := s.maxConnections()
+	for _, address := range s.cfg.Listen {
+		listeners, err := s.open(address)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", address, err)
+		}
+		for _, listener := range listeners {
+			s.addPrograms(listener, s.proxy, certificates, most)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Clients)) {
+		address := s.cfg.Clients[name].Listen
+		if address == "" {
+			continue
+		}
+		listener, err := listen(address)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w; change clients.%s.listen, or stop what uses it", address, err, name)
+		}
+		s.addPrograms(listener, s.proxy.For(name), certificates, most, zap.String("client", name))
+	}
+	return nil
+}
+
+// open binds an address of listen, or takes the sockets that it stands for.
+func (s *server) open(address string) ([]net.Listener, error) {
+	if name, ok := inheritedName(address); ok {
+		return s.cfg.Inherited.take(name, len(s.cfg.Clients) > 0)
+	}
+	listener, err := listen(address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; change listen, or stop what uses it", err)
+	}
+	return []net.Listener{listener}, nil
+}
+
+// addPrograms makes the server of a listener for programs. certificates may be nil.
+func (s *server) addPrograms(listener net.Listener, handler http.Handler, certificates *certificates, most int, about ...zap.Field) {
+	server := s.newHTTP(handler)
+	s.speakHTTP2(server)
+	secure := certificates != nil && listener.Addr().Network() == "tcp"
+	if secure {
+		server.TLSConfig = certificates.config()
+	}
+	s.add(s.bounded(listener, server, most), server)
+	s.log.Info("serving programs", append(about, zap.String("listen", listener.Addr().String()), zap.Bool("tls", secure))...)
+}
+
+// newHTTP makes the server of one listener. What a client may take its time for is bounded here for headers and idle
+// connections, and in package proxy for bodies and answers.
+func (s *server) newHTTP(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            headerPatience,
+		IdleTimeout:                  idlePatience,
+		ConnContext:                  proxy.ConnContext,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
+		ErrorLog:                     s.httpLog,
+	}
+}
+
+// speakHTTP2 takes HTTP/2 beside HTTP/1: by TLS where client and server agree on it, and in plain text from clients that
+// begin with it (curl --http2-prior-knowledge). `Upgrade: h2c`, which RFC 9113 has dropped, is ignored.
+func (s *server) speakHTTP2(server *http.Server) {
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	server.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: maxStreams,
+		// A stream's deadline cannot end a write that the connection itself is stuck in.
+		WriteByteTimeout: s.cfg.Upstream.Timeout,
+	}
+}
+
+func (s *server) add(listener net.Listener, server *http.Server) {
+	s.listen = append(s.listen, listener)
+	s.http = append(s.http, server)
+}
+
+// serveOn serves until the server is shut down or its listener fails.
+func serveOn(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
+}
+
+// listen binds host:port or unix:/path.
+func listen(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, unixPrefix)
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	if err := clearSocket(path); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path) // closed, it removes its file
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, socketMode); err != nil {
+		return nil, errors.Join(fmt.Errorf("let owner and group use the socket: %w", err), listener.Close())
+	}
+	return listener, nil
+}
+
+// clearSocket removes a socket that a dead process left: one that refuses to be connected to. A living process's, also
+// a busy one's, is left alone, and so is whatever is no socket.
+func clearSocket(path string) error {
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		_ = conn.Close()
+		return errors.New("another process serves this socket")
+	}
+	info, gone := os.Lstat(path)
+	switch {
+	case errors.Is(gone, os.ErrNotExist):
+		return nil
+	case gone != nil:
+		return gone
+	case info.Mode()&os.ModeSocket == 0:
+		return errors.New("what is there is no socket")
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("another process may serve this socket: %w", err)
+	}
+	return os.Remove(path)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"math"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// gate is a listener with a bound on its open connections. At the bound the next one waits in the system's queue, rather
+// than being turned away, and meanwhile connections make room: idle ones are closed, and the others after their answer.
+type gate struct {
+	net.Listener
+	server *http.Server
+	open   chan struct{} // holds one for each open connection
+	closed chan struct{}
+	once   sync.Once
+	log    *zap.Logger
+	warned time.Time // used by Accept alone
+}
+
+// defaultConnections is how many connections each listener may have if nothing else is configured.
+const defaultConnections = 10_000
+
+// maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
+// the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
+func (s *server) maxConnections() int {
+	most := s.cfg.MaxConnections
+	if fit := max(1, openFiles()/2/(len(s.cfg.Listen)+len(s.cfg.Clients))); fit < most {
+		level := zap.WarnLevel
+		if most == defaultConnections {
+			level = zap.InfoLevel // nobody asked for so many
+		}
+		s.log.Log(level, "the limit of open files is too low for max_connections, so fewer are taken; raise it (LimitNOFILE= in systemd, ulimit -n), or lower max_connections",
+			zap.Int("max_connections", most), zap.Int("taken", fit))
+		return fit
+	}
+	return most
+}
+
+// bounded puts a gate before the server's connections.
+func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
+	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger}
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			<-g.open
+		}
+	}
+	return g
+}
+
+// Accept waits until there is room, then for the next connection.
+func (g *gate) Accept() (net.Conn, error) {
+	if err := g.enter(); err != nil {
+		return nil, err
+	}
+	conn, err := g.Listener.Accept()
+	if err != nil {
+		<-g.open
+	}
+	return conn, err
+}
+
+func (g *gate) enter() error {
+	select {
+	case g.open <- struct{}{}:
+		return nil
+	default:
+	}
+	if time.Since(g.warned) > time.Minute {
+		g.warned = time.Now()
+		g.log.Warn("as many connections are open as may be; more wait until some end. Raise max_connections, or look for programs that do not close theirs",
+			zap.String("listen", g.Addr().String()), zap.Int("open", cap(g.open)))
+	}
+	g.server.SetKeepAlivesEnabled(false)
+	defer g.server.SetKeepAlivesEnabled(true)
+	select {
+	case g.open <- struct{}{}:
+		return nil
+	case <-g.closed:
+		return net.ErrClosed
+	}
+}
+
+// Close ends Accept, too.
+func (g *gate) Close() error {
+	g.once.Do(func() { close(g.closed) })
+	return g.Listener.Close()
+}
+
+// openFiles is how many files, sockets among them, this process may have open. Go has raised the limit to the hard one.
+func openFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Cur)
+}
