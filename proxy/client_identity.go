@@ -39,7 +39,7 @@ func (p *Proxy) openClients(named []Client) {
 		standIns:      p.standIns,
 	}
 	if len(named) == 0 {
-		p.clients.anonymous = p.openClient(Client{Name: anonymous, Weight: 1, MaxWait: p.config.MaxWait})
+		p.clients.anonymous = p.openClient(Client{Name: anonymous, MaxWait: p.config.MaxWait})
 	}
 	for _, c := range named {
 		opened := p.openClient(c)

@@ -115,17 +115,17 @@ func FuzzClientAddress(f *testing.F) {
 	}
 	networks := prefixes("127.0.0.1/32", "10.9.0.0/16")
 	f.Fuzz(func(t *testing.T, listed, named string) {
-		for _, seen := range []string{"192.0.2.1", `"[2001:db8::9]:4711"`} {
+		for seen, plain := range map[string]string{"192.0.2.1": "192.0.2.1", `"[2001:db8::9]:4711"`: "2001:db8::9"} {
 			header := http.Header{"Forwarded": {named + ", for=" + seen}}
-			if want := strings.Trim(seen, `"[]:4711`); listed != "" {
-				header["X-Forwarded-For"] = []string{listed + ", " + want}
+			if listed != "" {
+				header["X-Forwarded-For"] = []string{listed + ", " + plain}
 			}
 			got := proxy.ClientAddress(networks, "127.0.0.1:9", header).String()
-			if got != "127.0.0.1" && got != "192.0.2.1" && got != "2001:db8::9" {
+			if got != "127.0.0.1" && got != plain {
 				t.Errorf("%q: got %s", header, got)
 			}
 			delete(header, "Forwarded")
-			if got := proxy.ClientAddress(networks, "127.0.0.1:9", header).String(); got != "127.0.0.1" && got != "192.0.2.1" && got != "2001:db8::9" {
+			if got := proxy.ClientAddress(networks, "127.0.0.1:9", header).String(); got != "127.0.0.1" && got != plain {
 				t.Errorf("%q: got %s", header, got)
 			}
 		}

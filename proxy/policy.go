@@ -30,7 +30,7 @@ type Client struct {
 
 	// How it is served.
 	Passthrough bool          // FreeAgent's URLs are not rewritten, in either direction
-	Weight      int           // its part of the turns among all clients that wait, in proportion
+	Weight      int           // its part of the turns among all clients that wait, in proportion; 0: no other client is expected
 	Share       float64       // the most of an account's budget that it may use, above 0; 0 and 1 are all of it
 	MaxWait     time.Duration // how long its requests may wait for their turn
 }
