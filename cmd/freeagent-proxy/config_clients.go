@@ -87,7 +87,7 @@ func (c Config) validateClients(p *problems) {
 		case !client.known():
 			p.add(key, "nothing tells it from others; give it key_sha256, listen, cidrs or certificate. `freeagent-proxy clients new %s` makes a key", name)
 		}
-		validateIdentity(p, key, client, marks)
+		c.validateIdentity(p, key, client, marks)
 		if client.Listen != "" {
 			validateOwnListener(p, joinKey(key, "listen"), client.Listen, listeners)
 			listeners = append(listeners, client.Listen)
@@ -110,7 +110,7 @@ func (m uniqueMarks) claim(key, client, mark, what string) {
 	m.owners[mark] = client
 }
 
-func validateIdentity(p *problems, key string, client ClientConfig, marks uniqueMarks) {
+func (c Config) validateIdentity(p *problems, key string, client ClientConfig, marks uniqueMarks) {
 	for i, digest := range client.KeySHA256 {
 		// It is not repeated: it may be the key itself.
 		if at := p.item(joinKey(key, "key_sha256"), i); !keyDigest.MatchString(digest) {
@@ -127,6 +127,9 @@ func validateIdentity(p *problems, key string, client ClientConfig, marks unique
 	}
 	if client.Certificate != "" {
 		marks.claim(joinKey(key, "certificate"), key, "certificate "+client.Certificate, "this name")
+		if c.TLS.ClientCA == "" {
+			p.add(joinKey(key, "certificate"), "no program is asked for its certificate; set tls.client_ca")
+		}
 	}
 }
 

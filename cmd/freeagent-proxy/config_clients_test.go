@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,7 +15,16 @@ const (
 )
 
 func TestConfigClients(t *testing.T) {
-	const file = `listen: [0.0.0.0:8080, unix:all.sock]
+	folder := t.TempDir()
+	ca := newAuthority(t, "all")
+	server := ca.issue("server", time.Hour)
+	for name, content := range map[string][]byte{"cert.pem": server.cert, "key.pem": server.key, "ca.pem": ca.pem()} {
+		if err := os.WriteFile(filepath.Join(folder, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := `listen: [0.0.0.0:8080, unix:all.sock]
+tls: {cert: ` + folder + `/cert.pem, key: ` + folder + `/key.pem, client_ca: ` + folder + `/ca.pem}
 trusted_proxies: [10.0.0.1, 2001:db8::/32]
 apps: {main: {client_id: abc, client_secret_env: SECRET}}
 accounts: {acme: {app: main}, practice: {app: main, practice: true}}
@@ -87,6 +98,7 @@ clients:
 		`config.yaml:9: clients.c.methods[0]: "get" must be one of GET, HEAD, POST, PUT, DELETE, PATCH`,
 		`config.yaml:9: clients.c.paths: the list is empty; leave it out to allow all of them`,
 		"config.yaml:10: clients.d: nothing tells it from others; give it key_sha256, listen, cidrs or certificate. `freeagent-proxy clients new d` makes a key",
+		`config.yaml:11: clients.e.certificate: no program is asked for its certificate; set tls.client_ca`,
 		`config.yaml:11: clients.e.paths[0]: "invoices"`+path,
 		`config.yaml:11: clients.e.paths[1]: "/v1/x"`+path,
 		`config.yaml:11: clients.e.paths[2]: "/v2"`+path,

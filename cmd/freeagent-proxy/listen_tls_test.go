@@ -137,6 +137,31 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
+// A client may be known by its certificate alone, by any host name, in HTTP/1.1 and HTTP/2.
+func TestClientByCertificate(t *testing.T) {
+	t.Parallel()
+	s := newSecured(t)
+	s.configure(s.simURL, "listen: 127.0.0.1:0\nstore: {file: store}\nclients: {reports: {certificate: billing, read_only: true}}\n"+tlsSettings+noLimits)
+	_, address := s.serveTLS()
+	for name, want := range map[string]int{"billing": http.StatusOK, "another": http.StatusUnauthorized} {
+		for _, protocol := range []string{"http/1.1", "h2"} {
+			config := &tls.Config{Certificates: []tls.Certificate{s.clients.issue(name, time.Hour).pair(t)}, RootCAs: s.ca.pool(), NextProtos: []string{protocol}}
+			transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: protocol == "h2"}
+			client := &http.Client{Transport: transport, Timeout: patience}
+			if status, body := call(t, client, http.MethodGet, "https://"+address+"/v2/company"); status != want {
+				t.Errorf("%s by %s: %d %s, want %d", name, protocol, status, body, want)
+			}
+			if status, body := call(t, client, http.MethodPost, "https://"+address+"/v2/contacts"); status < http.StatusUnauthorized {
+				t.Errorf("%s by %s may write: %d %s", name, protocol, status, body)
+			}
+			transport.CloseIdleConnections()
+		}
+	}
+	if got := len(s.arrivals()); got != 2 {
+		t.Errorf("FreeAgent saw %d requests, want 2", got)
+	}
+}
+
 // Certificates are renewed without a restart and without an end to connections. Files that are no pair change nothing.
 func TestCertificatesReload(t *testing.T) {
 	t.Parallel()
