@@ -61,6 +61,10 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	// The body has been read; each attempt opens it anew.
 	pr.Out.Body, pr.Out.ContentLength, pr.Out.TransferEncoding, pr.Out.Trailer = nil, 0, nil, nil
 	s.p.cleanRequest(pr.Out.Header, s.account.RateLimitTest)
+	s.x.urls.ask(pr.Out.Header)
+	if s.body.changed {
+		forget(pr.Out.Header)
+	}
 }
 
 // receive prepares FreeAgent's answer for the client.
@@ -70,6 +74,7 @@ func (s *sending) receive(resp *http.Response) error {
 		s.x.Header()["Content-Type"] = nil // else net/http guesses one
 	}
 	s.x.upstream = true
+	s.x.urls.answer(s.x, resp)
 	return nil
 }
 
@@ -85,7 +90,7 @@ func newTransport(upstream *url.URL) *http.Transport {
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    512,
 		IdleConnTimeout:        50 * time.Second, // below the 60 s after which load balancers close, so that few writes meet a dead connection
-		DisableCompression:     true,             // the client's Accept-Encoding and FreeAgent's answer to it pass as they are
+		DisableCompression:     true,             // what to ask for is the client's to say
 		MaxResponseHeaderBytes: 256 << 10,        // FreeAgent's are about 5 KB
 	}
 }

@@ -34,6 +34,8 @@ type Config struct {
 	UserAgent string        // appended to the client's User-Agent; may be empty
 	Version   string        // ours, for the User-Agent of clients that send none
 	Accounts  []Account
+	PublicURL *url.URL // how clients reach us: scheme and host; nil: by the name that each of them uses
+	PassURLs  bool     // URLs pass as they are, both ways
 	Hosts     []string // host names we answer to beside loopback and the address connected to; may be empty
 	MaxWait   time.Duration
 	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
@@ -63,6 +65,8 @@ type Proxy struct {
 	drain     context.CancelFunc
 	transport http.RoundTripper
 	buffers   *bufferPool
+	gzips     *gzips
+	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 }
 
 // New makes a Proxy. It starts nothing.
@@ -74,6 +78,8 @@ func New(c Config) *Proxy {
 		bodies:    newBodies(),
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
+		gzips:     newGzips(),
+		origin:    []string{c.Upstream.Scheme + "://" + c.Upstream.Host},
 	}
 	p.draining, p.drain = context.WithCancel(context.Background())
 	for _, host := range c.Hosts {
@@ -111,6 +117,8 @@ func (p *Proxy) serve(x *exchange, r *http.Request) error {
 		return err // 400, 404
 	}
 	x.account = account.Name
+	x.urls = p.rewriter(x, r, target)
+	target.query = x.urls.query(r, target.query)
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503

@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// urls rewrites the URLs of one exchange, both ways: FreeAgent's answers are full of absolute ones, which would lead
+// programs around us, and what programs send back must name FreeAgent again. It knows one origin, the configured
+// upstream, and finds it where a value begins with it. A nil urls rewrites nothing.
+type urls struct {
+	proxy   *Proxy
+	client  string // how the client reaches us: scheme and host
+	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
+	account string
+}
+
+// rewriter decides whether an exchange's URLs are rewritten, and to what the client's are.
+func (p *Proxy) rewriter(x *exchange, r *http.Request, t target) *urls {
+	if p.config.PassURLs { // the place for a client's own setting, too
+		return nil
+	}
+	u := &urls{proxy: p, client: p.clientOrigin(r), account: x.account}
+	if t.account != "" {
+		u.prefix = accountPrefix(t.account)
+	}
+	if u.client == "" || u.client+u.prefix == p.origin[0] {
+		return nil
+	}
+	return u
+}
+
+func accountPrefix(name string) string { return "/accounts/" + name }
+
+// clientOrigin is scheme and host by which the client reaches us; empty if that cannot be told, or cannot be
+// written into JSON and XML as it is. A program that takes us for an HTTP proxy names
+// FreeAgent; with http: it does not try to tunnel.
+func (p *Proxy) clientOrigin(r *http.Request) string {
+	host, scheme := clientHost(r), "http://"
+	switch {
+	case isAbsolute(r.RequestURI):
+	case p.config.PublicURL != nil:
+		return p.config.PublicURL.Scheme + "://" + p.config.PublicURL.Host
+	case r.TLS != nil:
+		scheme = "https://"
+	}
+	if host == "" || len(host) > maxHost || strings.ContainsFunc(host, notInHost) {
+		return ""
+	}
+	return scheme + host
+}
+
+// clientHost is the host that the client names, else (HTTP/1.0) the address it connected to, each with its port.
+func clientHost(r *http.Request) string {
+	if r.Host != "" {
+		return r.Host
+	}
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+		return local.String()
+	}
+	return ""
+}
+
+// maxHost is the longest host with a port that there is in the DNS.
+const maxHost = 253 + len(":65535")
+
+func notInHost(c rune) bool {
+	alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+	return !alphanumeric && !strings.ContainsRune("-._:[]", c)
+}
+
+// outward is what is rewritten in answers: exactly what FreeAgent writes.
+func (u *urls) outward() *wanted {
+	return &wanted{origins: u.proxy.origin, with: u.client + u.prefix}
+}
+
+// inward is what is rewritten in requests: all that means us, whichever of our names it was had from, and with
+// the account's prefix or without.
+func (u *urls) inward(r *http.Request) *wanted {
+	w := &wanted{anyCase: true, prefix: accountPrefix(u.account), with: u.proxy.origin[0]}
+	hosts := []string{clientHost(r)}
+	if public := u.proxy.config.PublicURL; public != nil && !strings.EqualFold(public.Host, hosts[0]) {
+		hosts = append(hosts, public.Host)
+	}
+	for _, host := range hosts {
+		for _, scheme := range []string{"http://", "https://"} {
+			if origin := strings.ToLower(scheme + host); host != "" && origin != w.with {
+				w.origins = append(w.origins, origin)
+			}
+		}
+	}
+	return w
+}
+
+// query rewrites the values of a request's query.
+func (u *urls) query(r *http.Request, query string) string {
+	if u == nil || !mayHoldURL(query) {
+		return query
+	}
+	return string(rewrite(&formScanner{wanted: u.inward(r)}, []byte(query)))
+}
+
+// mayHoldURL says whether any value begins as a URL may.
+func mayHoldURL(query string) bool {
+	for i := range len(query) - 1 {
+		if c := query[i+1]; query[i] == '=' && (c == 'h' || c == 'H' || c == '%') {
+			return true
+		}
+	}
+	return false
+}
+
+// reads says whether a request's body is looked at: not one in a multipart form, which holds files, nor a compressed one.
+func (u *urls) reads(r *http.Request) bool {
+	return u != nil && requestKind(r.Header.Get("Content-Type")) != kindOther && r.Header.Get("Content-Encoding") == ""
+}
+
+// request reads a request's body with its URLs rewritten.
+func (u *urls) request(r *http.Request, body io.Reader, window []byte) *rewritten {
+	return &rewritten{source: body, window: window, choose: func(head []byte) scanner {
+		f, told := requestFormat(r.Header.Get("Content-Type"), head)
+		if !told {
+			return nil
+		}
+		return f.scanner(u.inward(r))
+	}}
+}
