@@ -12,14 +12,15 @@ import (
 type jsonScanner struct {
 	*wanted
 	plain, escaped []byte // what is written instead
+	inside         bool   // the last find's string has not ended yet
 }
 
 // jsonHead is what stands before the first slash, at its longest.
 const jsonHead = `"https:\`
 
 func (s *jsonScanner) scan(text []byte, from int, last bool) found {
-	// Slashes are rare in JSON, beside quotes and colons, and no URL is without them.
-	for at := from; ; {
+	at := s.skip(text, from)
+	for { // Slashes are rare in JSON, beside quotes and colons, and no URL is without them.
 		i := bytes.IndexByte(text[at:], '/')
 		if i < 0 {
 			break
@@ -34,10 +35,24 @@ func (s *jsonScanner) scan(text []byte, from int, last bool) found {
 			return found{sure: start - 1}
 		}
 		if v == yes && evenlyEscaped(text[start:start+n]) {
+			s.inside = true
 			return found{start, n, s.spell(text[start : start+n])}
 		}
 	}
 	return found{sure: jsonSure(text, from, last)}
+}
+
+// skip is where to look on: behind a find, not before the next quote.
+func (s *jsonScanner) skip(text []byte, from int) int {
+	if !s.inside {
+		return from
+	}
+	i := bytes.IndexByte(text[from:], '"')
+	if i < 0 {
+		return len(text)
+	}
+	s.inside = false
+	return from + i
 }
 
 // jsonStart is where the string begins of whose scheme text[slash] is the first slash; -1 if it is not that.
@@ -79,8 +94,10 @@ func mayBeHead(text []byte) bool {
 // evenlyEscaped says whether all slashes are escaped or none. Nobody writes them otherwise, and they could not be
 // written back so.
 func evenlyEscaped(text []byte) bool {
-	escaped := bytes.Count(text, []byte{'\\'})
-	return escaped == 0 || escaped == bytes.Count(text, []byte{'/'})
+	if bytes.IndexByte(text, '\\') < 0 {
+		return true
+	}
+	return bytes.Count(text, []byte{'\\'}) == bytes.Count(text, []byte{'/'})
 }
 
 func (s *jsonScanner) spell(matched []byte) []byte {

@@ -84,11 +84,14 @@ func (r *rewritten) whole() bool {
 	return r.err != nil
 }
 
-// growth is how much longer than the source its first window is when it is rewritten, and whether it is. Nothing was handed on yet.
+// growth is how much longer the source, of which all is in the window, is when it is rewritten, and whether it is at all.
 func (r *rewritten) growth() (bytes int, changed bool) {
 	text, s, from := r.window[:r.end], r.choose(r.window[:r.end]), 0
 	for {
 		f := s.scan(text, from, true)
+		if f.drop == 0 && from == 0 {
+			r.sure = r.end // need not be looked at again
+		}
 		if f.drop == 0 {
 			return bytes, from > 0
 		}
