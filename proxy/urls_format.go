@@ -20,7 +20,7 @@ const (
 func (f format) scanner(w *wanted) scanner {
 	switch f {
 	case formatJSON:
-		return &jsonScanner{wanted: w}
+		return newJSONScanner(w)
 	case formatXML:
 		return &xmlScanner{wanted: w}
 	case formatForm:

@@ -15,6 +15,10 @@ type jsonScanner struct {
 	inside         bool   // the last find's string has not ended yet
 }
 
+func newJSONScanner(w *wanted) *jsonScanner {
+	return &jsonScanner{wanted: w, plain: []byte(w.with), escaped: []byte(strings.ReplaceAll(w.with, "/", `\/`))}
+}
+
 // jsonHead is what stands before the first slash, at its longest.
 const jsonHead = `"https:\`
 
@@ -29,6 +33,10 @@ func (s *jsonScanner) scan(text []byte, from int, last bool) found {
 		start := jsonStart(text, at-1)
 		if start <= from { // its quote was looked at already, or there is none
 			continue
+		}
+		if n := s.plainly(text[start:]); n > 0 {
+			s.inside = true
+			return found{start, n, s.plain}
 		}
 		n, v := s.match(text[start:], jsonCharacter, last)
 		if v == unsure {
@@ -101,9 +109,6 @@ func evenlyEscaped(text []byte) bool {
 }
 
 func (s *jsonScanner) spell(matched []byte) []byte {
-	if s.plain == nil {
-		s.plain, s.escaped = []byte(s.with), []byte(strings.ReplaceAll(s.with, "/", `\/`))
-	}
 	if bytes.IndexByte(matched, '\\') >= 0 {
 		return s.escaped
 	}

@@ -36,9 +36,6 @@ const (
 // origin ends where its host does: https://api.freeagent.com.example is another one.
 func (w *wanted) match(text []byte, next character, last bool) (length int, v verdict) {
 	for _, origin := range w.origins {
-		if n := w.plain(text, origin); n > 0 {
-			return n, yes
-		}
 		n, v := begins(text, origin, next, last, w.anyCase)
 		if v == yes {
 			v = endsHost(text[n:], next, last)
@@ -53,17 +50,19 @@ func (w *wanted) match(text []byte, next character, last bool) (length int, v ve
 	return 0, no
 }
 
-// plain is match for what FreeAgent writes by the ten thousand in one answer: an origin without any encoding and
-// a path that needs no second look. It is 0 for all else.
-func (w *wanted) plain(text []byte, origin string) int {
-	n := len(origin)
-	if w.anyCase || len(text) < n+2 || text[n] != '/' || string(text[:n]) != origin {
-		return 0
+// plainly is match for what FreeAgent writes by the ten thousand in one answer: an origin without any encoding and a path that needs
+// no second look. It is 0 for all else.
+func (w *wanted) plainly(text []byte) (length int) {
+	for _, origin := range w.origins {
+		n := len(origin)
+		if len(text) < n+2 || string(text[:n]) != origin || text[n] != '/' {
+			continue
+		}
+		if c := text[n+1]; c != 'a' && c != '\\' {
+			return n
+		}
 	}
-	if c := text[n+1]; c == 'a' || c == '%' || c == '\\' {
-		return 0
-	}
-	return n
+	return 0
 }
 
 // path takes an account's prefix along with the origin. Other paths below /accounts/ are not FreeAgent's: if they
