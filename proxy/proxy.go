@@ -79,7 +79,7 @@ func New(c Config) *Proxy {
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
 		gzips:     newGzips(),
-		origin:    []string{c.Upstream.Scheme + "://" + c.Upstream.Host},
+		origin:    []string{upstreamOrigin(c.Upstream)},
 	}
 	p.draining, p.drain = context.WithCancel(context.Background())
 	for _, host := range c.Hosts {

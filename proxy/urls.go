@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -12,9 +13,9 @@ import (
 // upstream, and finds it where a value begins with it. A nil urls rewrites nothing.
 type urls struct {
 	proxy   *Proxy
-	client  string // how the client reaches us: scheme and host
-	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
 	account string
+	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
+	outward wanted // what is rewritten in answers: exactly what FreeAgent writes
 }
 
 // rewriter decides whether an exchange's URLs are rewritten, and to what the client's are.
@@ -22,14 +23,14 @@ func (p *Proxy) rewriter(x *exchange, r *http.Request, t target) *urls {
 	if p.config.PassURLs { // the place for a client's own setting, too
 		return nil
 	}
-	u := &urls{proxy: p, client: p.clientOrigin(r), account: x.account}
+	client, prefix := p.clientOrigin(r), ""
 	if t.account != "" {
-		u.prefix = accountPrefix(t.account)
+		prefix = accountPrefix(t.account)
 	}
-	if u.client == "" || u.client+u.prefix == p.origin[0] {
+	if client == "" || client+prefix == p.origin[0] {
 		return nil
 	}
-	return u
+	return &urls{proxy: p, account: x.account, prefix: prefix, outward: wanted{origins: p.origin, with: client + prefix}}
 }
 
 func accountPrefix(name string) string { return "/accounts/" + name }
@@ -46,7 +47,7 @@ func (p *Proxy) clientOrigin(r *http.Request) string {
 	case r.TLS != nil:
 		scheme = "https://"
 	}
-	if host == "" || len(host) > maxHost || strings.ContainsFunc(host, notInHost) {
+	if !isPlainHost(host) {
 		return ""
 	}
 	return scheme + host
@@ -66,14 +67,27 @@ func clientHost(r *http.Request) string {
 // maxHost is the longest host with a port that there is in the DNS.
 const maxHost = 253 + len(":65535")
 
-func notInHost(c rune) bool {
-	alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-	return !alphanumeric && !strings.ContainsRune("-._:[]", c)
+func isPlainHost(host string) bool {
+	for i := range len(host) {
+		c := host[i]
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && strings.IndexByte("-._:[]", c) < 0 {
+			return false
+		}
+	}
+	return host != "" && len(host) <= maxHost
 }
 
-// outward is what is rewritten in answers: exactly what FreeAgent writes.
-func (u *urls) outward() *wanted {
-	return &wanted{origins: u.proxy.origin, with: u.client + u.prefix}
+// upstreamOrigin begins FreeAgent's URLs: scheme and host as it writes them, in lower case and without the port that the scheme implies.
+func upstreamOrigin(upstream *url.URL) string {
+	host := strings.ToLower(upstream.Host)
+	switch upstream.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return upstream.Scheme + "://" + host
 }
 
 // inward is what is rewritten in requests: all that means us, whichever of our names it was had from, and with
@@ -86,7 +100,7 @@ func (u *urls) inward(r *http.Request) *wanted {
 	}
 	for _, host := range hosts {
 		for _, scheme := range []string{"http://", "https://"} {
-			if origin := strings.ToLower(scheme + host); host != "" && origin != w.with {
+			if origin := strings.ToLower(scheme + host); isPlainHost(host) && origin != w.with {
 				w.origins = append(w.origins, origin)
 			}
 		}

@@ -34,7 +34,7 @@ func (u *urls) answer(x *exchange, resp *http.Response) {
 	if u == nil {
 		return
 	}
-	out := u.outward()
+	out := &u.outward
 	u.headers(out, resp.Header)
 	format := answerFormat(resp.Header)
 	if format == formatOther || resp.StatusCode == http.StatusPartialContent {

@@ -20,7 +20,7 @@ const (
 func (f format) scanner(w *wanted) scanner {
 	switch f {
 	case formatJSON:
-		return newJSONScanner(w)
+		return &jsonScanner{wanted: w}
 	case formatXML:
 		return &xmlScanner{wanted: w}
 	case formatForm:

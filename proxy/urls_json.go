@@ -11,12 +11,8 @@ import (
 // passes as well.
 type jsonScanner struct {
 	*wanted
-	plain, escaped []byte // what is written instead
+	plain, escaped []byte // what is written instead, made for the first find
 	inside         bool   // the last find's string has not ended yet
-}
-
-func newJSONScanner(w *wanted) *jsonScanner {
-	return &jsonScanner{wanted: w, plain: []byte(w.with), escaped: []byte(strings.ReplaceAll(w.with, "/", `\/`))}
 }
 
 // jsonHead is what stands before the first slash, at its longest.
@@ -36,7 +32,7 @@ func (s *jsonScanner) scan(text []byte, from int, last bool) found {
 		}
 		if n := s.plainly(text[start:]); n > 0 {
 			s.inside = true
-			return found{start, n, s.plain}
+			return found{start, n, s.spell(nil)}
 		}
 		n, v := s.match(text[start:], jsonCharacter, last)
 		if v == unsure {
@@ -108,7 +104,11 @@ func evenlyEscaped(text []byte) bool {
 	return bytes.Count(text, []byte{'\\'}) == bytes.Count(text, []byte{'/'})
 }
 
+// spell writes slashes as the matched text does.
 func (s *jsonScanner) spell(matched []byte) []byte {
+	if s.plain == nil {
+		s.plain, s.escaped = []byte(s.with), []byte(strings.ReplaceAll(s.with, "/", `\/`))
+	}
 	if bytes.IndexByte(matched, '\\') >= 0 {
 		return s.escaped
 	}

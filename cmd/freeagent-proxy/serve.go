@@ -217,6 +217,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		UserAgent: s.cfg.Upstream.UserAgent,
 		Version:   version,
 		Accounts:  proxyAccounts(s.cfg),
+		PublicURL: s.cfg.PublicURL,
 		Hosts:     hosts,
 		MaxWait:   s.cfg.Limits.MaxWait,
 		Egress:    windows(s.cfg.Limits.Egress),
