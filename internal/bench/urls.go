@@ -11,7 +11,7 @@ import (
 
 // record is an invoice in a list, with the share of URLs that FreeAgent's have.
 const record = `{"url":"%[1]s/v2/invoices/%[2]d","contact":"%[1]s/v2/contacts/%[2]d","project":"%[1]s/v2/projects/7","dated_on":"2025-10-03",` +
-	`"due_on":"2025-11-02","reference":"%[2]03d","currency":"GBP","exchange_rate":"1.0","net_value":"150.0","sales_tax_value":"30.0",` +
+	`"due_on":"2025-11-02","reference":"%03[2]d","currency":"GBP","exchange_rate":"1.0","net_value":"150.0","sales_tax_value":"30.0",` +
 	`"total_value":"180.0","paid_value":"0.0","due_value":"180.0","status":"Open","omit_header":false,"always_show_bic_and_iban":false,` +
 	`"send_thank_you_emails":false,"payment_terms_in_days":30,"created_at":"2025-10-03T21:36:19.000Z","updated_at":"2025-10-03T21:36:19.000Z"}`
 
