@@ -65,6 +65,9 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	return read, nil
 }
 
+// growth is how much longer than twice its length a body may get in memory by being rewritten: tens of URLs in a short one.
+const growth = 1 << 10
+
 // fromClient reads a body, with the URLs in it rewritten if they are to be.
 func (b *body) fromClient(x *exchange, r *http.Request, client io.Reader) error {
 	if !x.urls.reads(r) {
@@ -73,7 +76,7 @@ func (b *body) fromClient(x *exchange, r *http.Request, client io.Reader) error 
 	window := x.urls.proxy.buffers.Get()
 	defer x.urls.proxy.buffers.Put(window)
 	src := x.urls.request(r, client, window)
-	err := b.from(src, r.ContentLength, 2*r.ContentLength+copyBuffer)
+	err := b.from(src, r.ContentLength, 2*r.ContentLength+growth)
 	b.changed = src.changed
 	return err
 }
