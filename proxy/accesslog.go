@@ -40,8 +40,9 @@ type exchange struct {
 	status     int              // 0 until the header is written
 	waited     time.Duration    // for permits and tokens
 	attempts   int
-	upstream   bool // the answer is FreeAgent's
-	unread     bool // the request has a body that was not read to its end
+	urls       *urls // nil: URLs pass as they are
+	upstream   bool  // the answer is FreeAgent's
+	unread     bool  // the request has a body that was not read to its end
 	line       [1]zap.Field
 }
 

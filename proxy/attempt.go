@@ -112,7 +112,7 @@ type answerBody struct {
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	if b.read && b.left > 0 {
+	if b.read && b.left > 0 && b.x.status != 0 {
 		_ = b.x.control.Flush()
 	}
 	n, err := b.ReadCloser.Read(p)

@@ -42,6 +42,7 @@ type body struct {
 	size     int64
 	acquired int64
 	owner    *bodies
+	changed  bool // URLs in it were rewritten
 }
 
 // read takes in the request's body. Its errors are errBodyTooLarge, errBodyBroken and errBodyStalled
@@ -56,12 +57,28 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	client := &upload{Reader: r.Body, control: &x.control, idle: p.config.Timeout, draining: p.draining}
 	defer client.finish(context.AfterFunc(p.draining, client.interrupt))
 	read := &body{owner: p.bodies}
-	if err := read.from(client, r.ContentLength); err != nil {
+	if err := read.fromClient(x, r, client); err != nil {
 		read.Close()
 		return nil, err
 	}
 	x.unread = false
 	return read, nil
+}
+
+// growth is how much longer than twice its length a body may get in memory by being rewritten: tens of URLs in a short one.
+const growth = 1 << 10
+
+// fromClient reads a body, with the URLs in it rewritten if they are to be.
+func (b *body) fromClient(x *exchange, r *http.Request, client io.Reader) error {
+	if !x.urls.reads(r) {
+		return b.from(client, r.ContentLength, r.ContentLength)
+	}
+	window := x.urls.proxy.buffers.Get()
+	defer x.urls.proxy.buffers.Put(window)
+	src := x.urls.request(r, client, window)
+	err := b.from(src, r.ContentLength, 2*r.ContentLength+growth)
+	b.changed = src.changed
+	return err
 }
 
 // upload is a body on its way from the client. It may take as long as it moves, and as we are not shutting
@@ -97,18 +114,19 @@ func (u *upload) finish(stop func() bool) {
 	_ = u.control.SetReadDeadline(time.Time{})
 }
 
-// from reads src, whose length is declared, or unknown (-1).
-func (b *body) from(src io.Reader, declared int64) error {
+// from reads src, whose length is declared, or unknown (-1). It may be longer when it is rewritten, but then more than
+// most only goes to a file.
+func (b *body) from(src io.Reader, declared, most int64) error {
 	head := int64(inMemory)
 	if declared >= 0 {
-		head = min(head, declared)
+		head = min(head, most)
 	}
 	if b.owner.memory.TryAcquire(head) {
 		b.acquired = head
 		if err := b.readMemory(src, head, declared); err != nil {
 			return err
 		}
-		if b.size < head || b.size == declared {
+		if b.size <= head {
 			b.owner.memory.Release(b.acquired - b.size) // chunks of ten bytes must not hold a megabyte
 			b.acquired = b.size
 			return nil
@@ -117,14 +135,14 @@ func (b *body) from(src io.Reader, declared int64) error {
 	return b.spill(src)
 }
 
-// readMemory fills up to head bytes. An unknown length grows as it comes: a
+// readMemory reads up to head bytes and one more, which tells that there are more. An unknown length grows as it comes: a
 // chunked request of ten bytes must not cost a megabyte.
 func (b *body) readMemory(src io.Reader, head, declared int64) error {
 	var buffer bytes.Buffer
 	if declared >= 0 {
-		buffer.Grow(int(head) + bytes.MinRead)
+		buffer.Grow(int(min(head, declared)) + bytes.MinRead)
 	}
-	n, err := buffer.ReadFrom(io.LimitReader(src, head))
+	n, err := buffer.ReadFrom(io.LimitReader(src, head+1))
 	b.memory, b.size = buffer.Bytes(), n
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBodyBroken, err)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net/http"
 	"net/netip"
 )
@@ -22,4 +23,26 @@ func ClientAddress(trusted []netip.Prefix, remote string, header http.Header) ne
 func ParseTarget(requestURI string) (account, path, query string, hasQuery bool, err error) {
 	t, err := parseTarget(requestURI)
 	return t.account, t.path, t.query, t.hasQuery, err
+}
+
+// Rewriting is one way of a rewriter, without a request around it.
+type Rewriting struct {
+	Format  string // json, xml or form
+	Origins []string
+	AnyCase bool
+	Prefix  string
+	With    string
+}
+
+func (r Rewriting) scanner() scanner {
+	f := map[string]format{"json": formatJSON, "xml": formatXML, "form": formatForm}[r.Format]
+	return f.scanner(&wanted{origins: r.Origins, anyCase: r.AnyCase, prefix: r.Prefix, with: r.With})
+}
+
+// Whole rewrites a text that is there in one piece.
+func (r Rewriting) Whole(text string) string { return string(rewrite(r.scanner(), []byte(text))) }
+
+// Reader rewrites a stream, through a window of that size.
+func (r Rewriting) Reader(source io.Reader, window int) io.Reader {
+	return &rewritten{source: source, window: make([]byte, window), choose: func([]byte) scanner { return r.scanner() }}
 }

@@ -69,6 +69,10 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	if s.subdomain != "" { // here, where no Connection header can take it away again
 		pr.Out.Header["X-Subdomain"] = []string{s.subdomain}
 	}
+	s.x.urls.ask(pr.Out.Header)
+	if s.body.changed {
+		forget(pr.Out.Header)
+	}
 }
 
 // receive prepares FreeAgent's answer for the client.
@@ -81,6 +85,7 @@ func (s *sending) receive(resp *http.Response) error {
 		s.reverse.FlushInterval = flushInterval
 	}
 	s.x.upstream = true
+	s.x.urls.answer(s.x, resp)
 	return nil
 }
 
@@ -96,7 +101,7 @@ func newTransport(upstream *url.URL) *http.Transport {
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    512,
 		IdleConnTimeout:        50 * time.Second, // below the 60 s after which load balancers close, so that few writes meet a dead connection
-		DisableCompression:     true,             // the client's Accept-Encoding and FreeAgent's answer to it pass as they are
+		DisableCompression:     true,             // what to ask for is the client's to say
 		MaxResponseHeaderBytes: 256 << 10,        // FreeAgent's are about 5 KB
 	}
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Version   string        // ours, for the User-Agent of clients that send none
 	Accounts  []Account
 	Clients   []Client         // none: everyone who may connect is the client "anonymous"
+	PublicURL *url.URL         // how clients reach us: scheme and host; nil: by the name that each of them uses
 	Hosts     []string         // host names we answer to beside loopback and the address connected to; may be empty
 	MaxWait   time.Duration    // of whoever is none of Clients
 	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
@@ -69,6 +70,8 @@ type Proxy struct {
 	standIns  standIns
 	transport http.RoundTripper
 	buffers   *bufferPool
+	gzips     *gzips
+	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 }
 
 // New makes a Proxy. It starts nothing.
@@ -81,6 +84,8 @@ func New(c Config) *Proxy {
 		standIns:  standIns{c.Sealer},
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
+		gzips:     newGzips(),
+		origin:    []string{upstreamOrigin(c.Upstream)},
 	}
 	p.draining, p.drain = context.WithCancel(context.Background())
 	for _, host := range c.Hosts {
@@ -126,10 +131,7 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	if err := p.admit(r, shown != nil); err != nil {
 		return err // 403, 405, 421
 	}
-	target, err := parseTarget(r.RequestURI)
-	if err != nil {
-		return err // 404
-	}
+	target, notFound := parseTarget(r.RequestURI)
 	if target.oauth != "" {
 		return p.oauth(x, r, target, shown, listener) // 400, 401, 404, 408, 413, 503
 	}
@@ -138,6 +140,9 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 		return err // 401
 	}
 	x.client = client.Name
+	if notFound != nil {
+		return notFound // 404
+	}
 	if err := client.permits(r.Method, target); err != nil {
 		return err // 403
 	}
@@ -146,6 +151,8 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 		return err // 400, 403, 404
 	}
 	x.account, x.budgets = to.account.Name, to.budgets
+	x.urls = p.rewriter(x, r, target, client)
+	target.query = x.urls.query(r, target.query)
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503

@@ -220,6 +220,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		UserAgent: s.cfg.Upstream.UserAgent,
 		Version:   version,
 		Accounts:  proxyAccounts(s.cfg),
+		PublicURL: s.cfg.PublicURL,
 		Hosts:     hosts,
 		Clients:   proxyClients(s.cfg),
 		MaxWait:   s.cfg.Limits.MaxWait,

@@ -54,6 +54,9 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := rewriting(ctx, setup{folder, binary, false}, *slices); err != nil {
+		return err
+	}
 	if err := streams(ctx, setup{folder, binary, false}); err != nil {
 		return err
 	}

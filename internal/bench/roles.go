@@ -47,6 +47,7 @@ func serveUpstream(ctx context.Context, cert string) error {
 		left, _ := strconv.ParseInt(r.URL.Query().Get("bytes"), 10, 64)
 		_, _ = io.Copy(w, io.LimitReader(zeros{}, left))
 	})
+	mux.HandleFunc("GET /v2/list", serveList())
 	mux.HandleFunc("POST /v2/stream", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		fmt.Fprintln(w, n)
