@@ -35,7 +35,8 @@ type line struct {
 	turns   list.List     // of *waiter, in order of arrival
 	start   float64       // while it waits: when the first one's turn is, in virtual time
 	finish  float64       // until when the client has had its turns, in virtual time
-	paid    parts         // until when it has had its part of the shortest and the longest window
+	steady  parts         // until when it has had its part of the shortest and the longest window
+	burst   parts         // the same, at half the pace
 	seen    time.Duration // when it last asked
 	place   *list.Element // in recent
 	planned int           // how many of its waiters the plan that is being made has
@@ -87,17 +88,13 @@ func (n *line) next() float64 {
 	return max(n.finish, n.budget.queue.virtual)
 }
 
-// serve lets the line pay for a permit. It returns what that adds to the line's paid.
+// serve lets the line pay for a permit. It returns what that costs.
 func (l *Local) serve(n *line, r *Request, now time.Duration) parts {
 	q := &n.budget.queue
 	q.served = l.servedAt(n, r, now)
 	q.virtual = max(n.finish, q.virtual)
 	n.finish = q.virtual + 1/n.weight
-	costs := l.cost(n, &r.Budgets[0], now)
-	for i, cost := range costs {
-		n.paid[i] = max(n.paid[i], now) + cost
-	}
-	return costs
+	return l.pay(n, &r.Budgets[0], now)
 }
 
 // refund takes back what was paid for a permit that was not used.
@@ -107,7 +104,8 @@ func (p *Permit) refund() {
 	}
 	p.line.finish -= 1 / p.line.weight
 	for i, cost := range p.cost {
-		p.line.paid[i] -= cost
+		p.line.steady[i] -= cost
+		p.line.burst[i] -= 2 * cost
 	}
 }
 

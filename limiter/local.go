@@ -97,7 +97,7 @@ type Permit struct {
 	settled bool
 	line    *line // whose turn it took; nil without budgets
 	owner   owner
-	cost    parts // what it added to the line's paid
+	cost    parts // what was paid for it
 
 	// Of a Redis:
 	alone   *list.Element // among those that this process counts alone, since Redis is away

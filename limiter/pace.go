@@ -45,6 +45,26 @@ func (l *Local) costIn(n *line, want *Budget, w Window, now time.Duration) time.
 	return time.Duration(float64(length) * weights / (n.weight * float64(want.allowed(w))))
 }
 
+// pay adds the cost of a permit to what the line has paid for. A window of excess is remembered, no more.
+//
+// A line goes as it likes while it keeps to its part's own pace, or nearly so (steady), or for half of its part at once and
+// half of that pace after it (burst), which together are its part of a window.
+func (l *Local) pay(n *line, want *Budget, now time.Duration) (costs parts) {
+	shortest, longest := want.paces()
+	if shortest == nil {
+		return costs
+	}
+	costs = l.cost(n, want, now)
+	for i, w := range []*Window{shortest, longest} {
+		n.steady[i] = min(max(n.steady[i], now)+costs[i], now+w.Per+l.guard)
+		n.burst[i] = min(max(n.burst[i], now)+2*costs[i], now+2*(w.Per+l.guard))
+	}
+	return costs
+}
+
+// unsteady is the part of a window by which a line may be ahead of its pace and still be steady.
+const unsteady = 16
+
 // mostWeighed bounds the work for one permit.
 const mostWeighed = 16
 
@@ -92,13 +112,14 @@ func (l *Local) paced(n *line, r *Request, own, i int, now time.Duration) time.D
 		if w.Per == shortest.Per {
 			which, length = 0, shortest.Per+l.guard
 		}
-		paid := max(n.paid[which]-now, 0) + time.Duration(own)*costs[which]
-		if paid <= length/2/replicas {
+		more := time.Duration(own) * costs[which]
+		free := min(max(n.steady[which], now)+more-length/unsteady/replicas, max(n.burst[which], now)+2*more-length/replicas)
+		if free <= now {
 			continue
 		}
 		others := q.contended(n, now-w.Per) || expected && (which == 0 || replicas > 1)
 		if others && (which == 0 || n.budget.scarce(want, *w, now, l.guard)) {
-			at = max(at, n.budget.even(want, *w, which == 0, i, now, l.guard))
+			at = max(at, min(free, n.budget.even(want, *w, which == 0, i, now, l.guard)))
 		}
 	}
 	return at
