@@ -278,15 +278,23 @@ func (l *Local) PausedUntil(key string) time.Time {
 
 // Usage returns what is left of the budget, one entry for each of its windows.
 func (l *Local) Usage(b Budget) []Usage {
+	return l.AppendUsage(make([]Usage, 0, len(b.Windows)), b)
+}
+
+// AppendUsage appends what is left of the budgets, one entry for each window of each, all at the same moment.
+func (l *Local) AppendUsage(usage []Usage, budgets ...Budget) []Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := l.budgets[b.Key]
-	if state == nil {
-		state = &budget{}
-	}
-	now, usage := l.now(), make([]Usage, len(b.Windows))
-	for i, w := range b.Windows {
-		usage[i] = state.usage(&b, w, now, l.guard)
+	now := l.now()
+	for i := range budgets {
+		b := &budgets[i]
+		state := l.budgets[b.Key]
+		if state == nil {
+			state = &budget{}
+		}
+		for _, w := range b.Windows {
+			usage = append(usage, state.usage(b, w, now, l.guard))
+		}
 	}
 	return usage
 }

@@ -21,7 +21,8 @@ type Account struct {
 // account is an Account with what each of its requests needs, made once.
 type account struct {
 	Account
-	budgets []limiter.Budget
+	budgets   []limiter.Budget
+	rateLimit *rateLimit
 }
 
 // egressKey is the budget of the address we leave from, shared by all accounts.
@@ -56,6 +57,7 @@ func (p *Proxy) openAccounts(accounts []Account, egress []limiter.Window) {
 		if len(egress) > 0 {
 			opened.budgets = append(opened.budgets, EgressBudget(egress, egressHeadroom(egress)))
 		}
+		opened.rateLimit = newRateLimit(opened.budgets[0])
 		p.accounts[a.Name] = opened
 		if a.Default || len(accounts) == 1 {
 			p.fallback = opened

@@ -49,6 +49,8 @@ type Limiter interface {
 	Take(ctx context.Context, r limiter.Request) (*limiter.Permit, error)
 	// Exceeded takes in a 429: nothing is let through for so long, and less afterwards if another program uses the budget.
 	Exceeded(b limiter.Budget, retryAfter time.Duration)
+	// AppendUsage appends what is left of the budgets, window by window.
+	AppendUsage(usage []limiter.Usage, budgets ...limiter.Budget) []limiter.Usage
 }
 
 // Proxy is an http.Handler. It is a bare handler on purpose: http.ServeMux answers a
