@@ -24,6 +24,12 @@ type queue struct {
 	virtual float64          // virtual time
 	served  time.Duration    // when the latest permit was taken, or should have been by the pace
 	planned int              // how many the plan that is being made has
+
+	// Where several processes share the budget:
+	gap     time.Duration // of the pace, lately
+	slack   time.Duration // how far it may be behind or ahead
+	jitter  time.Duration // what this process waits longer than the pace
+	unheard int           // permits of this process that Redis has not told of yet
 }
 
 // line is what one client lets wait, and what it has had.
@@ -91,7 +97,7 @@ func (n *line) next() float64 {
 // serve lets the line pay for a permit. It returns what that costs.
 func (l *Local) serve(n *line, r *Request, now time.Duration) parts {
 	q := &n.budget.queue
-	q.served = l.servedAt(n, r, now)
+	l.advance(n, r, now)
 	q.virtual = max(n.finish, q.virtual)
 	n.finish = q.virtual + 1/n.weight
 	return l.pay(n, &r.Budgets[0], now)

@@ -196,6 +196,7 @@ func (s *Redis) heard(verb, key string, numbers []int64) {
 	switch verb {
 	case "count":
 		b.insert(s.local(numbers[0]))
+		b.queue.heard(now)
 		s.follows(b, s.local(numbers[1]), now)
 	case "move":
 		b.remove(s.local(numbers[0]))
