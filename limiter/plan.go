@@ -66,17 +66,18 @@ func (l *Local) foretell(w, before *waiter, own, ahead int, now time.Duration) (
 // pass gives w the time of the first that it passes, if that is sooner.
 func (l *Local) pass(w *waiter, from time.Duration, ahead int, now time.Duration) {
 	planned := w.permit.budgets[0].expected
-	for _, theirs := range planned[min(ahead, len(planned)):] {
-		at := max(theirs, from)
-		for i, b := range w.permit.budgets[1:] {
-			if _, shared := slices.BinarySearch(b.expected, theirs); !shared { // a budget that is its own
-				later, _ := b.foresee(&w.request.Budgets[i+1], at, now, l.guard)
-				at = max(at, later)
-			}
-		}
-		w.expected = min(w.expected, at)
+	if ahead >= len(planned) {
 		return
 	}
+	theirs := planned[ahead]
+	at := max(theirs, from)
+	for i, b := range w.permit.budgets[1:] {
+		if _, shared := slices.BinarySearch(b.expected, theirs); !shared { // a budget that is its own
+			later, _ := b.foresee(&w.request.Budgets[i+1], at, now, l.guard)
+			at = max(at, later)
+		}
+	}
+	w.expected = min(w.expected, at)
 }
 
 // book enters the waiter in the plan.
