@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"container/list"
 	"math"
 	"time"
 )
@@ -14,6 +13,7 @@ type budget struct {
 	key     string
 	ring    ring
 	open    int           // permits taken, and neither sent nor released
+	openOf  []int         // the same by owner
 	paused  time.Duration // no permit before then
 	shrunk  shrinking     // because another program uses it, too
 	*mirror               // what several processes count together; nil: this one counts alone
@@ -24,7 +24,7 @@ type budget struct {
 	keep int
 	span time.Duration
 
-	queue list.List // of *waiter: the requests whose first budget this is, in order of arrival
+	queue queue // the requests whose first budget this is
 	// expected holds, in ascending order, when those who wait and name this
 	// budget (first or not) are expected to get their permits.
 	expected agenda
@@ -80,12 +80,15 @@ func (b *budget) fit(windows []Window, guard time.Duration) {
 }
 
 // stamp counts one permit as sent now.
-func (b *budget) stamp(now time.Duration) {
+func (b *budget) stamp(now time.Duration, who owner) {
 	if b.mirror != nil {
-		b.insert(b.unique(now))
+		now = b.unique(now)
+		b.insert(now)
+		b.mark(now, who)
 		return
 	}
 	b.ring.push(now, b.keep, now-b.span)
+	b.ring.own(who)
 	b.unsaved = min(b.unsaved+1, b.ring.count)
 }
 
@@ -93,7 +96,7 @@ func (b *budget) stamp(now time.Duration) {
 // sent when it was.
 func (b *budget) lose(permits int) {
 	for range min(permits, b.keep) {
-		b.stamp(0)
+		b.stamp(0, unknown)
 	}
 }
 

@@ -19,6 +19,8 @@ type anyLimiter interface {
 	Exceeded(b limiter.Budget, retryAfter time.Duration)
 	PausedUntil(key string) time.Time
 	Usage(b limiter.Budget) []limiter.Usage
+	AppendUsage(usage []limiter.Usage, budgets ...limiter.Budget) []limiter.Usage
+	UsedBy(b limiter.Budget) []map[string]int
 	Waiting(key string) int
 	Close() error
 }
@@ -106,6 +108,9 @@ func TestContract(t *testing.T) {
 			c.testOrder()
 			c.testLeaving()
 			c.testShrink()
+			c.testFair()
+			c.testShare()
+			c.testUsedBy()
 		})
 	}
 }

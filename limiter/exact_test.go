@@ -96,6 +96,8 @@ type plannedRequest struct {
 	latency  time.Duration // from permit to Sent or Release
 	release  bool
 	pause    time.Duration // instead of a request: the account is paused
+	client   string        // "": none is named
+	weight   int
 }
 
 type scenario struct {
@@ -177,7 +179,9 @@ func (r *runner) request(ctx context.Context, i int, planned plannedRequest) {
 		defer cancel()
 	}
 	start := time.Now()
-	permit, err := r.l.Take(ctx, limiter.Request{Budgets: budgets, MaxWait: planned.maxWait})
+	permit, err := r.l.Take(ctx, limiter.Request{
+		Budgets: budgets, MaxWait: planned.maxWait, Client: planned.client, Weight: planned.weight,
+	})
 	waited := time.Since(start)
 	if waited > planned.maxWait {
 		r.problem("request %d waited %v of %v", i, waited, planned.maxWait)
@@ -217,8 +221,8 @@ func (r *runner) refused(i int, planned plannedRequest, budgets []limiter.Budget
 	if over.RetryAfter <= 0 {
 		r.problem("request %d: retry after %v", i, over.RetryAfter)
 	}
-	if waited > 0 {
-		return // others may have made room at the same instant
+	if waited > 0 || planned.client != "" {
+		return // others may have made room at the same instant, or have their turns
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,8 +14,9 @@
 // and the last byte of the request leaving. So a permit is open until its holder
 // says that the request was sent, and counts as taken this moment while it is.
 //
-// A request over budget waits its turn, first come first served, if its turn is
-// expected within its MaxWait; if not, it is told at once when to come back.
+// A request over budget waits its turn if that is expected within its MaxWait; if not,
+// it is told at once when to come back. Those of one client are served in order of arrival,
+// and several clients in turn, by weight, however many requests each lets wait.
 package limiter
 
 import (
@@ -49,8 +50,14 @@ type Request struct {
 	// Budgets are all charged, or none. The first one's key is also the
 	// queue in which the request waits. Without budgets nothing is limited.
 	Budgets []Budget
-	// Client is who the permit is for; remaining budget is reported by client.
+	// Client is who the permit is for: it takes turns with other clients of the same queue, and
+	// what is used is reported by client.
 	Client string
+	// Weight is the client's part of what several share, in proportion to the others'. It counts as 1 if it
+	// is 0, which says that no other client is expected: this one may use up the shortest window at
+	// once. One that has a weight leaves room for others that may come, and gets its second half of the window, or more,
+	// at an even pace.
+	Weight int
 	// MaxWait bounds the wait. 0 means now or not at all.
 	MaxWait time.Duration
 }

@@ -38,6 +38,7 @@ type Local struct {
 	lost    int       // permits that a damaged journal may have held, of any budget
 
 	queues
+	owners owners
 
 	redis *Redis // where permits are counted; nil: in this process alone
 }
@@ -94,6 +95,9 @@ type Permit struct {
 	budgets []*budget // parallel to the request's
 	few     [3]*budget
 	settled bool
+	line    *line // whose turn it took; nil without budgets
+	owner   owner
+	cost    parts // what was paid for it
 
 	// Of a Redis:
 	alone   *list.Element // among those that this process counts alone, since Redis is away
@@ -131,11 +135,12 @@ func (l *Local) take(r *Request) (*Permit, *waiter, error) {
 		l.pump(now) // those who came before
 	}
 	p := l.permit(r, now)
-	if len(p.budgets) > 0 && p.budgets[0].queue.Len() > 0 || l.next(p, r, now) > now {
+	// Whoever waits has no room now, so who is not behind another of the same client may go if it has.
+	if p.line != nil && p.line.turns.Len() > 0 || l.next(p, r, now) > now {
 		w, err := l.enqueue(p, r, now)
 		return nil, w, err
 	}
-	l.charge(p)
+	l.charge(p, r, now)
 	return p, nil, nil
 }
 
@@ -150,25 +155,37 @@ func (l *Local) permit(r *Request, now time.Duration) *Permit {
 	for i := range r.Budgets {
 		p.budgets = append(p.budgets, l.budget(r.Budgets[i].Key, r.Budgets[i].Windows, now))
 	}
+	if len(p.budgets) > 0 {
+		p.line = l.line(p.budgets[0], r, now)
+		p.owner = p.line.owner
+	}
 	return p
 }
 
-// next is budget.next over all budgets of the request.
+// next is when the permit may be taken if nobody else takes any: budget.next over all budgets of the request, and at
+// the pace that is fair to others.
 func (l *Local) next(p *Permit, r *Request, now time.Duration) time.Duration {
 	at := now
 	for i, b := range p.budgets {
 		at = max(at, b.next(&r.Budgets[i], now, l.guard))
 	}
+	if p.line != nil {
+		at = max(at, l.paced(p.line, r, 0, 1, now))
+	}
 	return at
 }
 
-func (l *Local) charge(p *Permit) {
+// charge takes the permit.
+func (l *Local) charge(p *Permit, r *Request, now time.Duration) {
 	l.changes++
+	if p.line != nil {
+		p.cost = l.serve(p.line, r, now)
+	}
 	if l.redis != nil {
 		p.link = l.redis.link
 	}
 	for _, b := range p.budgets {
-		b.open++
+		b.hold(p.owner)
 		l.touch(b)
 	}
 }
@@ -192,6 +209,9 @@ func (l *Local) settle(p *Permit, sent bool) {
 		return
 	}
 	p.settled = true
+	if !sent {
+		p.refund()
+	}
 	if p.counted != nil {
 		l.redis.settle(p, sent)
 		return
@@ -202,9 +222,9 @@ func (l *Local) settle(p *Permit, sent bool) {
 	l.changes++
 	now := l.now()
 	for _, b := range p.budgets {
-		b.open--
+		b.drop(p.owner)
 		if sent {
-			b.stamp(now)
+			b.stamp(now, p.owner)
 		}
 		l.touch(b)
 	}
@@ -258,15 +278,23 @@ func (l *Local) PausedUntil(key string) time.Time {
 
 // Usage returns what is left of the budget, one entry for each of its windows.
 func (l *Local) Usage(b Budget) []Usage {
+	return l.AppendUsage(make([]Usage, 0, len(b.Windows)), b)
+}
+
+// AppendUsage appends what is left of the budgets, one entry for each window of each, all at the same moment.
+func (l *Local) AppendUsage(usage []Usage, budgets ...Budget) []Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := l.budgets[b.Key]
-	if state == nil {
-		state = &budget{}
-	}
-	now, usage := l.now(), make([]Usage, len(b.Windows))
-	for i, w := range b.Windows {
-		usage[i] = state.usage(&b, w, now, l.guard)
+	now := l.now()
+	for i := range budgets {
+		b := &budgets[i]
+		state := l.budgets[b.Key]
+		if state == nil {
+			state = &budget{}
+		}
+		for _, w := range b.Windows {
+			usage = append(usage, state.usage(b, w, now, l.guard))
+		}
 	}
 	return usage
 }

@@ -231,8 +231,9 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 // count notes where a permit that was open stands in Redis. s.mu is held.
 func (s *Redis) count(p *Permit, stamps []time.Duration) {
 	for i, b := range p.budgets {
-		b.open--
+		b.drop(p.owner)
 		b.insert(stamps[i])
+		b.mark(stamps[i], p.owner)
 	}
 	p.counted = &counted{stamps: stamps, moved: s.now(), moving: make([]bool, len(stamps))}
 	p.counted.place = s.outstanding.PushBack(p)
@@ -323,7 +324,7 @@ func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*
 	defer s.mu.Unlock()
 	now := s.now()
 	for i, b := range p.budgets {
-		b.open--
+		b.drop(p.owner)
 		if room != nil {
 			b.mirror.full = max(b.mirror.full, room[i])
 		}

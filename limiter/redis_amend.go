@@ -43,6 +43,7 @@ func (s *Redis) amendHere(a amendment) {
 	a.budget.remove(c.stamps[a.index])
 	c.stamps[a.index] = a.budget.unique(s.now())
 	a.budget.insert(c.stamps[a.index])
+	a.budget.mark(c.stamps[a.index], a.permit.owner)
 }
 
 func (s *Redis) amendAll(ctx context.Context) {
@@ -123,6 +124,7 @@ func (s *Redis) amended(a amendment, cuts int, answer string) {
 		stamps[a.index] = s.now() // it is not in Redis any more; it is in the mirror, at least
 	}
 	a.budget.insert(stamps[a.index])
+	a.budget.mark(stamps[a.index], a.permit.owner)
 }
 
 // parse reads a stamp; 0: there is none.

@@ -49,6 +49,14 @@ func (b *budget) insert(stamp time.Duration) {
 	b.ring.insert(stamp, b.keep, stamp-b.span)
 }
 
+// mark notes whose a stamp is.
+func (b *budget) mark(stamp time.Duration, who owner) {
+	if b.share > 1 {
+		b.known.mark(stamp, who)
+	}
+	b.ring.mark(stamp, who)
+}
+
 // unique is a time at which nothing was counted yet: one time is one stamp.
 func (b *budget) unique(t time.Duration) time.Duration {
 	for b.everything().has(t) {
@@ -188,6 +196,7 @@ func (s *Redis) heard(verb, key string, numbers []int64) {
 	switch verb {
 	case "count":
 		b.insert(s.local(numbers[0]))
+		b.queue.heard(now)
 		s.follows(b, s.local(numbers[1]), now)
 	case "move":
 		b.remove(s.local(numbers[0]))
@@ -270,11 +279,13 @@ func (s *Redis) restore(b *budget, whole string) {
 	latest := s.local(number(16))
 	if s.state == linked {
 		kept := b.ring.all(latest) // what came after it was fetched
+		before := b.ring
 		b.ring = ring{}
 		defer func() {
 			for _, stamp := range kept {
 				b.insert(stamp)
 			}
+			b.ring.markAll(&before)
 		}()
 	}
 	now := s.now()

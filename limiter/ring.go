@@ -6,10 +6,11 @@ import (
 )
 
 // ring holds the latest stamps of a budget, in ascending order. A stamp is the
-// time since the limiter was made (negative: before a restart). For windows of
-// 120 a minute and 3,600 an hour that is 3,600 stamps of 8 bytes at most.
+// time since the limiter was made (negative: before a restart), and whose it is. For
+// windows of 120 a minute and 3,600 an hour that is 3,600 stamps of 10 bytes at most.
 type ring struct {
 	stamps []time.Duration // circular
+	owners []owner         // of the stamps, in the same places
 	first  int             // where the oldest one is
 	count  int
 }
@@ -28,7 +29,7 @@ func (r *ring) at(i int) time.Duration { return r.stamps[r.place(i)] }
 // last returns the k-th latest stamp, 1 <= k <= count.
 func (r *ring) last(k int) time.Duration { return r.at(r.count - k) }
 
-// push adds a stamp that is not before the latest one. The oldest makes room
+// push adds a stamp of nobody that is known, which is not before the latest one. The oldest makes room
 // for it when there are keep of them already, or when it is not after horizon:
 // a quiet budget stays small.
 func (r *ring) push(stamp time.Duration, keep int, horizon time.Duration) {
@@ -44,7 +45,8 @@ func (r *ring) push(stamp time.Duration, keep int, horizon time.Duration) {
 		}
 	}
 	r.count++
-	r.stamps[r.place(r.count-1)] = stamp
+	at := r.place(r.count - 1)
+	r.stamps[at], r.owners[at] = stamp, unknown
 }
 
 // insert adds a stamp where it belongs, unless it is there. It is nearly always the latest.
@@ -57,6 +59,7 @@ func (r *ring) insert(stamp time.Duration, keep int, horizon time.Duration) {
 	for i := r.count - 1; i > 0 && n > 0; i, n = i-1, n-1 {
 		a, b := r.place(i-1), r.place(i)
 		r.stamps[a], r.stamps[b] = r.stamps[b], r.stamps[a]
+		r.owners[a], r.owners[b] = r.owners[b], r.owners[a]
 	}
 }
 
@@ -67,7 +70,8 @@ func (r *ring) remove(stamp time.Duration) {
 		return
 	}
 	for i := r.count - 1 - n; i < r.count-1; i++ {
-		r.stamps[r.place(i)] = r.stamps[r.place(i+1)]
+		to, from := r.place(i), r.place(i+1)
+		r.stamps[to], r.owners[to] = r.stamps[from], r.owners[from]
 	}
 	r.count--
 }
@@ -89,11 +93,35 @@ func (r *ring) all(after time.Duration) []time.Duration {
 }
 
 func (r *ring) grow(size int) {
-	stamps := make([]time.Duration, size)
+	stamps, owners := make([]time.Duration, size), make([]owner, size)
 	for i := range r.count {
-		stamps[i] = r.at(i)
+		at := r.place(i)
+		stamps[i], owners[i] = r.stamps[at], r.owners[at]
 	}
-	r.stamps, r.first = stamps, 0
+	r.stamps, r.owners, r.first = stamps, owners, 0
+}
+
+// own notes whose the latest stamp is.
+func (r *ring) own(who owner) {
+	if r.count > 0 {
+		r.owners[r.place(r.count-1)] = who
+	}
+}
+
+// mark notes whose a stamp is, if it is there.
+func (r *ring) mark(stamp time.Duration, who owner) {
+	if n := r.since(stamp); n < r.count && r.last(n+1) == stamp {
+		r.owners[r.place(r.count-1-n)] = who
+	}
+}
+
+// markAll notes whose stamps are, as far as another ring knows.
+func (r *ring) markAll(other *ring) {
+	for i := range other.count {
+		if who := other.owners[other.place(i)]; who != unknown {
+			r.mark(other.at(i), who)
+		}
+	}
 }
 
 // since returns how many stamps are after t.

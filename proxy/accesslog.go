@@ -36,6 +36,7 @@ type exchange struct {
 	client     string
 	account    string
 	budgets    []limiter.Budget // that it is counted in, once that is known
+	rateLimit  *rateLimit       // what the client is told of them
 	reason     string           // why we refused, or how the transfer ended
 	status     int              // 0 until the header is written
 	waited     time.Duration    // for permits and tokens

@@ -93,6 +93,12 @@ func (a *access) counted(c *client, subdomain string) []limiter.Budget {
 	return append(all, a.egress...)
 }
 
+// told is what a client hears of the budgets that its requests are counted in: of all but the address's.
+func (a *access) told(budgets []limiter.Budget) *rateLimit {
+	own := budgets[:len(budgets)-len(a.egress)]
+	return newRateLimit(own[0], own[1:]...)
+}
+
 // shareOf is a part of all windows, of each one request at least; nil if that is all of them.
 func shareOf(windows []limiter.Window, share float64) []limiter.Window {
 	if share <= 0 || share >= 1 {
@@ -112,6 +118,7 @@ type passage struct {
 	account   *account
 	subdomain string // X-Subdomain, if it is ours to say
 	budgets   []limiter.Budget
+	rateLimit *rateLimit
 }
 
 // route finds the account that a request is for, which its client may use: the one its path names, else its
@@ -138,9 +145,10 @@ func (p *Proxy) route(r *http.Request, t target, c *client) (passage, error) {
 	if err != nil {
 		return passage{}, err
 	}
-	to := passage{c, found.account, subdomain, found.budgets}
+	to := passage{c, found.account, subdomain, found.budgets, found.rateLimit}
 	if found.Practice && subdomain != strings.ToLower(c.Subdomain) {
 		to.budgets = found.counted(c, subdomain)
+		to.rateLimit = found.told(to.budgets)
 	}
 	return to, nil
 }

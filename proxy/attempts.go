@@ -100,7 +100,7 @@ func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) 
 // permit takes a permit. It is the wait for one that ends when the client leaves: what need not wait is
 // passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
-	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name}
+	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.client.Weight}
 	permit, err := s.p.config.Limiter.Take(context.Background(), request)
 	if err == nil || s.patience == 0 || !errors.As(err, new(*limiter.OverBudgetError)) {
 		return permit, err

@@ -4,7 +4,15 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+
+	"freeagent-proxy/limiter"
 )
+
+// RateLimitHeaders is what a client is told of the budgets.
+func RateLimitHeaders(from Limiter, api limiter.Budget, share ...limiter.Budget) func(http.Header) {
+	l := newRateLimit(api, share...)
+	return func(h http.Header) { l.tell(h, from) }
+}
 
 // What the fuzz tests call without a socket between.
 var (

@@ -78,6 +78,7 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 // receive prepares FreeAgent's answer for the client.
 func (s *sending) receive(resp *http.Response) error {
 	cleanResponse(resp.Header)
+	s.rateLimit.tell(resp.Header, s.p.config.Limiter)
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		s.x.Header()["Content-Type"] = nil // else net/http guesses one
 	}

@@ -47,8 +47,10 @@ type client struct {
 // access is what a client's requests need of one account.
 type access struct {
 	*account
-	share   []limiter.Window // what the client may use of the account's windows; nil: all
-	budgets []limiter.Budget // of requests for no subdomain but the client's own
+	share []limiter.Window // what the client may use of the account's windows; nil: all
+	// Of requests for no subdomain but the client's own:
+	budgets   []limiter.Budget
+	rateLimit *rateLimit
 }
 
 // openClient makes a client. Accounts that are not configured are none.
@@ -61,6 +63,7 @@ func (p *Proxy) openClient(c Client) *client {
 		if len(c.Accounts) == 0 || slices.Contains(c.Accounts, name) {
 			a := &access{account: account, share: shareOf(account.API, c.Share)}
 			a.budgets = a.counted(opened, strings.ToLower(c.Subdomain))
+			a.rateLimit = a.told(a.budgets)
 			opened.accounts[name] = a
 		}
 	}

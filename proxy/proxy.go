@@ -55,6 +55,8 @@ type Limiter interface {
 	Take(ctx context.Context, r limiter.Request) (*limiter.Permit, error)
 	// Exceeded takes in a 429: nothing is let through for so long, and less afterwards if another program uses the budget.
 	Exceeded(b limiter.Budget, retryAfter time.Duration)
+	// AppendUsage appends what is left of the budgets, window by window.
+	AppendUsage(usage []limiter.Usage, budgets ...limiter.Budget) []limiter.Usage
 }
 
 // Proxy is an http.Handler. It is a bare handler on purpose: http.ServeMux answers a
@@ -150,7 +152,7 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	if err != nil {
 		return err // 400, 403, 404
 	}
-	x.account, x.budgets = to.account.Name, to.budgets
+	x.account, x.budgets, x.rateLimit = to.account.Name, to.budgets, to.rateLimit
 	x.urls = p.rewriter(x, r, target, client)
 	target.query = x.urls.query(r, target.query)
 	body, err := p.readBody(x, r)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"strconv"
@@ -94,6 +93,8 @@ type refusal struct {
 	hangUp  bool   // what else comes on this connection is not to be trusted
 	text    string // FreeAgent's own words instead of its error shape
 	format  string // of the text; empty: plain
+
+	rateLimit *rateLimit // nil: the account is not known
 }
 
 // refuse answers a request that FreeAgent did not. It is the only place where an error becomes a status.
@@ -107,12 +108,13 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
 	}
 	x.upstream = false
+	f.rateLimit = x.rateLimit
 	if x.unread {
 		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets.
 		f.hangUp = true
 		_ = x.control.SetReadDeadline(time.Now().Add(linger))
 	}
-	f.write(x, r)
+	f.write(x, r, p.config.Limiter)
 	if errors.Is(err, errClientGone) {
 		x.status = statusClientGone
 	}
@@ -283,14 +285,17 @@ func (e *upstreamError) explain() refusal {
 }
 
 // write sends the refusal in the client's format.
-func (f refusal) write(x *exchange, r *http.Request) {
+func (f refusal) write(x *exchange, r *http.Request, limits Limiter) {
 	h := x.Header()
 	clear(h)
 	h["X-Request-Id"] = []string{x.requestID}
 	h.Set("Proxy-Status", "freeagent-proxy; error="+f.kind+"; details="+structuredString(f.details))
 	h.Set("Cache-Control", "no-store")
+	if f.rateLimit != nil {
+		f.rateLimit.tell(h, limits)
+	}
 	if f.after > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(f.after.Seconds())), 10))
+		h.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.after), 10))
 	}
 	if f.allow {
 		h.Set("Allow", strings.Join(methods, ", "))
