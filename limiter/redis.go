@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	_ "embed" // the scripts
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -154,14 +153,6 @@ func (s *Redis) Close() error {
 	return err
 }
 
-// counted is where a permit stands in Redis.
-type counted struct {
-	stamps []time.Duration // in each budget
-	place  *list.Element   // among the outstanding
-	moving []bool          // in each budget: Redis is about to be told
-	moved  time.Duration   // when it was last told that the request has not left yet
-}
-
 // confirm asks Redis for a permit that there is room for as far as the mirror knows. If there is none after all the request
 // goes back to its place in the queue, which it has as w if it waited.
 func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (*Permit, error) {
@@ -204,108 +195,39 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	stamps := make([]time.Duration, 0, len(p.budgets))
-	room = slices.Repeat([]time.Duration{longAgo}, len(p.budgets))
+	c := standing(len(p.budgets))
 	for _, q := range questions {
-		v, err := s.admit(ctx, q)
-		if err != nil || !v.ok {
-			s.takeBack(p, stamps)
+		v, err := s.decide(ctx, q)
+		if err == nil && v.ok {
+			s.learn(p, c, v)
+			continue
 		}
+		s.takeBack(p, c.stamps)
 		if err != nil {
 			s.lost(link, err)
 			return false, nil
 		}
-		if !v.ok {
-			copy(room[len(stamps):], v.times)
-			return false, room
+		room = slices.Repeat([]time.Duration{longAgo}, len(p.budgets))
+		for i := range v.times() {
+			room[len(c.stamps)+i] = s.local(v.time(i))
 		}
-		s.learn(p.budgets[len(stamps):], v)
-		stamps = append(stamps, v.times...)
+		return false, room
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count(p, stamps)
+	s.count(p, c)
 	return true, nil
 }
 
 // count notes where a permit that was open stands in Redis. s.mu is held.
-func (s *Redis) count(p *Permit, stamps []time.Duration) {
+func (s *Redis) count(p *Permit, c *counted) {
 	for i, b := range p.budgets {
 		b.open--
-		b.insert(stamps[i])
+		b.insert(c.stamps[i])
 	}
-	p.counted = &counted{stamps: stamps, moved: s.now(), moving: make([]bool, len(stamps))}
-	p.counted.place = s.outstanding.PushBack(p)
-}
-
-// question is what one call of the script asks.
-type question struct {
-	keys []string
-	args []any
-}
-
-// questions asks for permits out of budgets: by one call, or in a Cluster, whose scripts see one slot, by one for each. s.mu
-// is held.
-func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
-	told := channel
-	if s.seen == 1 { // who comes later fetches what he needs
-		told = ""
-	}
-	var all []question
-	for i, b := range budgets {
-		if i == 0 || s.cluster {
-			all = append(all, question{args: append(make([]any, 0, 1+8*len(budgets)), told)})
-		}
-		q := &all[len(all)-1]
-		q.keys = append(q.keys, redisKey(b.key))
-		q.args = append(q.args, micros(b.span), b.keep, s.latest(b), len(wanted[i].Windows))
-		for _, w := range wanted[i].Windows {
-			q.args = append(q.args, wanted[i].allowed(w), micros(w.Per+s.guard))
-		}
-	}
-	return all
-}
-
-// verdict is Redis's decision.
-type verdict struct {
-	ok     bool
-	times  []time.Duration // of each budget: the permit's stamp, or since when there is room
-	before []time.Duration // of each budget: the stamp before
-}
-
-// admit is one decision.
-func (s *Redis) admit(ctx context.Context, q question) (v verdict, err error) {
-	began := time.Now()
-	answer, err := texts(admit.Run(ctx, s.client, q.keys, q.args...))
-	if err != nil {
-		return v, err
-	}
-	s.synchronise(answer[1], began)
-	if answer[0] == 2 {
-		return v, errForgotten
-	}
-	v.ok = answer[0] == 1
-	for i, rest := 0, answer[2:]; i < len(q.keys); i++ {
-		if !v.ok {
-			v.times = append(v.times, s.local(rest[i]))
-			continue
-		}
-		v.times = append(v.times, s.local(rest[2*i]))
-		v.before = append(v.before, s.local(rest[2*i+1]))
-	}
-	return v, nil
-}
-
-// errForgotten: Redis was started empty, or another took its place that had not heard all.
-var errForgotten = errors.New("limits that were counted in Redis are not there any more")
-
-// latest is the latest stamp of a budget that Redis must have; 0: none.
-func (s *Redis) latest(b *budget) int64 {
-	known := b.everything()
-	if known.count == 0 || known.last(1) <= s.now()-b.span {
-		return 0
-	}
-	return s.foreign(known.last(1))
+	c.moved = s.now()
+	c.place = s.outstanding.PushBack(p)
+	p.counted = c
 }
 
 // takeBack gives up what part of a request's budgets had counted when another refused it.

@@ -68,7 +68,7 @@ func (s *Redis) amendDue(ctx context.Context) {
 		args := s.words(a)
 		s.mu.Unlock()
 		call, cancel := context.WithTimeout(ctx, 2*patience)
-		answer, err := amend.Run(call, s.client, []string{redisKey(a.budget.key)}, args...).Text()
+		answer, err := amend.Run(call, s.client, []string{a.budget.at}, args...).Text()
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {

@@ -204,11 +204,11 @@ func (s *Redis) countHere() {
 	for e := s.here.Front(); e != nil; e = s.here.Front() {
 		p, now := s.here.Remove(e).(*Permit), s.now()
 		p.alone = nil
-		stamps := make([]time.Duration, len(p.budgets))
-		for i, b := range p.budgets {
-			stamps[i] = b.unique(now)
+		c := standing(len(p.budgets))
+		for _, b := range p.budgets {
+			c.stamps = append(c.stamps, b.unique(now))
 		}
-		s.count(p, stamps)
+		s.count(p, c)
 	}
 }
 
@@ -236,7 +236,7 @@ func (s *Redis) merge(ctx context.Context, b *budget) error {
 	paused, shrunk := s.pauseOf(b, now)
 	head := []any{channel, micros(b.span), b.keep, "merge", stamps, paused, shrunk, int64(b.shrunk.factor * 1e6)}
 	s.mu.Unlock()
-	whole, err := amend.Run(ctx, s.client, []string{redisKey(b.key)}, head...).Text()
+	whole, err := amend.Run(ctx, s.client, []string{b.at}, head...).Text()
 	if err != nil {
 		return err
 	}
@@ -256,29 +256,6 @@ func (s *Redis) pauseOf(b *budget, now time.Duration) (paused, shrunk int64) {
 		shrunk = s.foreign(b.shrunk.at)
 	}
 	return paused, shrunk
-}
-
-// listen hears what the others do, and fetches all rings anew whenever something may have been missed.
-func (s *Redis) listen(ctx context.Context) {
-	subscription := s.client.Subscribe(ctx, channel)
-	defer subscription.Close()
-	messages := subscription.ChannelWithSubscriptions(redis.WithChannelSize(4096))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case message, ok := <-messages:
-			if !ok {
-				return
-			}
-			switch m := message.(type) {
-			case *redis.Message:
-				s.hear(m.Payload)
-			case *redis.Subscription:
-				s.suspectAll()
-			}
-		}
-	}
 }
 
 // suspectAll lets all rings be fetched.
@@ -334,7 +311,7 @@ func (s *Redis) fetch(ctx context.Context) {
 	}
 	for _, b := range missed {
 		call, cancel := context.WithTimeout(ctx, 2*patience)
-		whole, err := s.client.Get(call, redisKey(b.key)).Result()
+		whole, err := s.client.Get(call, b.at).Result()
 		cancel()
 		if err != nil {
 			continue // none there, or Redis is away, which others notice

@@ -2,13 +2,12 @@ package limiter
 
 import (
 	"encoding/binary"
-	"strconv"
-	"strings"
 	"time"
 )
 
 // mirror is what a process knows of a budget that Redis counts.
 type mirror struct {
+	at    string        // the ring's key in Redis
 	share int           // one in how many of the budget is ours: 1 while Redis decides, more while it is away
 	known ring          // all that is known, while share is more than 1; the budget's ring then has our share of it
 	full  time.Duration // no room before then, Redis said
@@ -21,7 +20,7 @@ type gap struct{ stamp, since time.Duration }
 
 // adopt makes a budget a mirror. s.mu is held, as in all that follow.
 func (s *Redis) adopt(b *budget) {
-	b.mirror = &mirror{share: s.share(), full: longAgo, divided: longAgo}
+	b.mirror = &mirror{at: redisKey(b.key), share: s.share(), full: longAgo, divided: longAgo}
 }
 
 // share is one in how many of each budget is ours.
@@ -137,71 +136,6 @@ func (b *budget) everythingSince(t time.Duration) int {
 	return b.ring.since(t)
 }
 
-// hear takes in what a replica tells of what it did.
-func (s *Redis) hear(message string) {
-	if message == "replica" {
-		s.nudge()
-		return
-	}
-	verb, key, numbers := readMessage(message)
-	key = budgetKey(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if key == "" || s.epoch.Load() == 0 || s.closed {
-		return
-	}
-	s.heard(verb, key, numbers)
-}
-
-// readMessage takes a script's message apart: of admit.lua, which is in a hurry, in bytes, of amend.lua in words. One of another
-// version has no key.
-func readMessage(message string) (verb, key string, numbers []int64) {
-	const counted = 1 + 8 + 8 + 8 + 4
-	if message[:min(1, len(message))] == "+" && len(message) > counted {
-		data := []byte(message)
-		for i := range 3 {
-			numbers = append(numbers, int64(binary.BigEndian.Uint64(data[1+8*i:])))
-		}
-		return "count", message[counted:], []int64{numbers[0], numbers[1], int64(binary.BigEndian.Uint32(data[25:])), numbers[2]}
-	}
-	words := strings.Split(message, " ")
-	want := map[string]int{"move": 6, "drop": 6, "pause": 7}[words[0]]
-	if want != len(words) {
-		return "", "", nil
-	}
-	for _, word := range words[1 : want-1] {
-		n, err := strconv.ParseInt(word, 10, 64)
-		if err != nil {
-			return "", "", nil
-		}
-		numbers = append(numbers, n)
-	}
-	return words[0], words[want-1], numbers
-}
-
-func (s *Redis) heard(verb, key string, numbers []int64) {
-	now := s.now()
-	s.sweep(now)
-	b := s.budget(key, nil, now)
-	b.keep = max(b.keep, int(numbers[len(numbers)-2]))
-	b.span = max(b.span, time.Duration(numbers[len(numbers)-1])*time.Microsecond)
-	switch verb {
-	case "count":
-		b.insert(s.local(numbers[0]))
-		s.follows(b, s.local(numbers[1]), now)
-	case "move":
-		b.remove(s.local(numbers[0]))
-		b.insert(s.local(numbers[1]))
-	case "drop":
-		b.remove(s.local(numbers[0]))
-		b.full = longAgo
-	case "pause":
-		s.pausedBy(b, numbers[0], numbers[1], numbers[2])
-	}
-	s.changes++
-	s.pump(now)
-}
-
 // pausedBy takes in a pause and a shrinking.
 func (s *Redis) pausedBy(b *budget, until, shrunk, factor int64) {
 	if until > 0 {
@@ -209,16 +143,6 @@ func (s *Redis) pausedBy(b *budget, until, shrunk, factor int64) {
 	}
 	if at := s.local(shrunk); shrunk > 0 && (b.shrunk.factor == 0 || at > b.shrunk.at) {
 		b.shrunk = shrinking{at: at, factor: float64(factor) / 1e6}
-	}
-}
-
-// learn takes in what a decision told of the stamps before it.
-func (s *Redis) learn(budgets []*budget, v verdict) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
-	for i, before := range v.before {
-		s.follows(budgets[i], before, now)
 	}
 }
 
