@@ -36,6 +36,8 @@ type member struct {
 	client redis.UniversalClient
 	dead   chan struct{}
 	once   sync.Once
+
+	arrivals []time.Time // of its requests; guarded by the fleet's mu
 }
 
 var fleetWindows = []limiter.Window{{Requests: 30, Per: 1500 * time.Millisecond}, {Requests: 120, Per: 8 * time.Second}}
@@ -87,7 +89,8 @@ func (f *fleet) load(m *member, clients int) {
 				}
 				time.Sleep(rand.N(15 * time.Millisecond)) // on its way
 				f.mu.Lock()
-				f.arrivals = append(f.arrivals, time.Now())
+				now := time.Now()
+				f.arrivals, m.arrivals = append(f.arrivals, now), append(m.arrivals, now)
 				f.mu.Unlock()
 				p.Sent()
 			}
@@ -147,6 +150,19 @@ func (f *fleet) check() {
 func (f *fleet) between(from, to time.Time) int {
 	n := 0
 	for _, at := range f.arrivals {
+		if !at.Before(from) && at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// taken counts what arrived from one member.
+func (f *fleet) taken(m *member, from, to time.Time) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, at := range m.arrivals {
 		if !at.Before(from) && at.Before(to) {
 			n++
 		}

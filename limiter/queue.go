@@ -161,6 +161,9 @@ func (l *Local) refuse(w *waiter, now time.Duration) {
 func (w *waiter) refusal(now time.Duration) error {
 	err := w.because
 	err.RetryAfter = max(w.expected-now, 1)
+	if w.expected >= unforeseen {
+		err.RetryAfter = err.Window.Per // as good as any: it depends on Redis
+	}
 	return &err
 }
 

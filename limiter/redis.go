@@ -46,17 +46,25 @@ type Redis struct {
 	replicas int    // configured; 0: as many as are seen
 	late     time.Duration
 
-	skew  atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
-	epoch atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
+	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
+	refused atomic.Int64 // when Redis last refused a connection, in our time
+	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
 
 	// All below is guarded by Local.mu.
 	state       state
-	link        int       // changes of state: a decision holds in the one in which it was made
-	cuts        int       // times that Redis was lost
-	seen        int       // replicas
-	fresh       bool      // nothing is known yet of what others did
-	outstanding list.List // of *Permit: in Redis, and not settled
-	here        list.List // of *Permit: taken while Redis is away, and not settled
+	link        int           // changes of state: a decision holds in the one in which it was made
+	cuts        int           // times that Redis was lost
+	seen        int           // replicas, with those that may be alive
+	said        int           // one in how many of each budget the others were told to leave to us
+	held        []int         // one in how many is to be left to each that may be alive
+	checked     time.Duration // when we last looked who is alive
+	beaten      time.Duration // when we last told that we are
+	muted       bool          // the others have not had time yet to leave us our share
+	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
+	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
+	fresh       bool          // nothing is known yet of what others did
+	outstanding list.List     // of *Permit: in Redis, and not settled
+	here        list.List     // of *Permit: taken while Redis is away, and not settled
 	changesDue  []amendment
 	gaps        map[*budget]gap
 	bestTrip    time.Duration // of the calls that told Redis's time
@@ -119,12 +127,14 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		kick:     make(chan struct{}, 1),
 	}
 	local.redis = s
+	cfg.Client.AddHook(dials{s})
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.running.Go(func() { s.watch(ctx) })
 	s.running.Go(func() { s.listen(ctx) })
 	s.running.Go(func() { s.amendAll(ctx) })
 	s.running.Go(func() { s.tend(ctx) })
+	s.running.Go(func() { s.complete(ctx) })
 	return s, nil
 }
 
@@ -155,7 +165,7 @@ func (s *Redis) Close() error {
 
 // confirm asks Redis for a permit that there is room for as far as the mirror knows. If there is none after all the request
 // goes back to its place in the queue, which it has as w if it waited.
-func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (*Permit, error) {
+func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter, began time.Time) (*Permit, error) {
 	for {
 		ok, room := s.ask(p, r)
 		if ok && ctx.Err() == nil {
@@ -166,7 +176,7 @@ func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (
 			return nil, context.Cause(ctx)
 		}
 		var err error
-		if w, err = s.again(p, r, w, room); err != nil {
+		if w, err = s.again(p, r, w, began, room); err != nil {
 			return nil, err
 		}
 		if p, err = s.wait(ctx, w); err != nil {
@@ -178,6 +188,9 @@ func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (
 // ask counts the permit where permits are counted. If there is no room for it, it tells since when each budget has some,
 // or nothing if that is to be decided anew.
 func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
 	questions := s.questions(p.budgets, r.Budgets)
@@ -193,11 +206,9 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	case state == cut:
 		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	c := standing(len(p.budgets))
-	for _, q := range questions {
-		v, err := s.decide(ctx, q)
+	for i := range questions {
+		v, err := s.decide(ctx, &questions[i])
 		if err == nil && v.ok {
 			s.learn(p, c, v)
 			continue
@@ -240,7 +251,7 @@ func (s *Redis) takeBack(p *Permit, stamps []time.Duration) {
 }
 
 // again puts a request that Redis has refused back where it was, unless it would wait in vain.
-func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*waiter, error) {
+func (s *Redis) again(p *Permit, r *Request, w *waiter, began time.Time, room []time.Duration) (*waiter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -257,7 +268,7 @@ func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*
 	if w == nil {
 		w = &waiter{request: *r, permit: p, arrived: now, number: p.number}
 	}
-	w.waited = now - w.arrived
+	w.waited = time.Since(began) // Redis's time, which now is, may be set
 	return w, s.requeue(w, now)
 }
 

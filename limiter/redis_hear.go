@@ -12,7 +12,7 @@ import (
 
 // listen hears what the others do, and fetches all rings anew whenever something may have been missed.
 func (s *Redis) listen(ctx context.Context) {
-	subscription := s.client.Subscribe(ctx, channel)
+	subscription := s.client.Subscribe(ctx, s.ownChannel(), channel)
 	defer subscription.Close()
 	messages := subscription.ChannelWithSubscriptions(redis.WithChannelSize(4096))
 	for {

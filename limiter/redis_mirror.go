@@ -13,6 +13,11 @@ type mirror struct {
 	full  time.Duration // no room before then, Redis said
 
 	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
+
+	held    []int    // while Redis decides: one in so many is left to each replica that may count alone
+	windows []Window // as it was last asked for
+	assumed assumed  // of what others may have used
+	doubted bool     // others may have used it, and what they may have is not taken in yet
 }
 
 // gap is a stamp that Redis has and we have not heard of.
@@ -21,6 +26,10 @@ type gap struct{ stamp, since time.Duration }
 // adopt makes a budget a mirror. s.mu is held, as in all that follow.
 func (s *Redis) adopt(b *budget) {
 	b.mirror = &mirror{at: redisKey(b.key), share: s.share(), full: longAgo, divided: longAgo}
+	if s.state == linked {
+		b.held = s.held
+	}
+	b.doubted = s.doubtful()
 }
 
 // share is one in how many of each budget is ours.
@@ -28,13 +37,31 @@ func (s *Redis) share() int {
 	switch {
 	case s.state == linked:
 		return 1
-	case s.state == unseen, s.fresh && s.replicas != 1:
+	case s.state == unseen, s.muted, s.fresh && s.replicas != 1:
 		return nobody
 	case s.replicas > 0:
 		return s.replicas
 	default:
-		return max(1, s.seen)
+		return max(1, s.seen, s.said)
 	}
+}
+
+// ours is what is ours of so many permits, of a window of so many in all.
+func (m *mirror) ours(n, requests int) int {
+	if m.share > 1 {
+		return n / m.share
+	}
+	return m.left(n, requests)
+}
+
+// left is what is left of n permits when those who may count alone have theirs: a quarter at least, as it may be that none
+// of them lives.
+func (m *mirror) left(n, requests int) int {
+	least := min(n, (n+3)/4)
+	for _, part := range m.held {
+		n -= requests / part
+	}
+	return max(n, least)
 }
 
 // nobody is a share that gives nobody anything.

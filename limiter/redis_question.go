@@ -22,7 +22,7 @@ type question struct {
 // is held.
 func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
 	if !s.cluster {
-		q := question{make([]string, 0, len(budgets)), s.clockWords(make([]byte, 0, 24+64*len(budgets))), s.seen != 1}
+		q := question{make([]string, 0, len(budgets)), s.clockWords(make([]byte, 0, 24+64*len(budgets)), patience), s.seen != 1}
 		for i, b := range budgets {
 			s.add(&q, b, &wanted[i])
 		}
@@ -30,7 +30,7 @@ func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
 	}
 	all := make([]question, len(budgets))
 	for i, b := range budgets {
-		all[i] = question{text: s.clockWords(nil), told: s.seen != 1} // who comes later fetches what he needs
+		all[i] = question{text: s.clockWords(nil, patience), told: s.seen != 1} // who comes later fetches what he needs
 		s.add(&all[i], b, &wanted[i])
 	}
 	return all
@@ -45,7 +45,7 @@ func (s *Redis) add(q *question, b *budget, want *Budget) {
 	t = order.AppendUint64(t, uint64(s.latest(b)))
 	t = append(t, byte(len(want.Windows)))
 	for _, w := range want.Windows {
-		t = order.AppendUint32(t, uint32(want.allowed(w)))
+		t = order.AppendUint32(t, uint32(b.left(want.allowed(w), w.Requests)))
 		t = order.AppendUint64(t, uint64(micros(w.Per+s.guard)))
 	}
 	q.text = t
@@ -80,8 +80,23 @@ var errForgotten = errors.New("limits that were counted in Redis are not there a
 // head is what every answer begins with: what was decided, and now.
 const head = 1 + 8
 
-// decide asks one question.
-func (s *Redis) decide(ctx context.Context, q question) (v verdict, err error) {
+// decide asks one question, again if the clock had to be set right before.
+func (s *Redis) decide(ctx context.Context, q *question) (verdict, error) {
+	v, err := s.send(ctx, q)
+	if !errors.Is(err, errStepped) {
+		return v, err
+	}
+	if err := s.reset(ctx); err != nil {
+		return v, err
+	}
+	s.mu.Lock()
+	s.clockWords(q.text[:0], patience)
+	s.mu.Unlock()
+	return s.send(ctx, q)
+}
+
+// send sends one question, and reads the answer.
+func (s *Redis) send(ctx context.Context, q *question) (v verdict, err error) {
 	began := time.Now()
 	args := []any{q.text, channel}
 	if !q.told {
@@ -98,6 +113,8 @@ func (s *Redis) decide(ctx context.Context, q question) (v verdict, err error) {
 	switch v.text[0] {
 	case forgetting:
 		return v, errForgotten
+	case stepping:
+		return v, errStepped
 	case refusing:
 		size += 8 * len(q.keys)
 	case admitting:
@@ -109,6 +126,8 @@ func (s *Redis) decide(ctx context.Context, q question) (v verdict, err error) {
 	if len(v.text) != size {
 		return v, errGarbled
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.synchronise(number(v.text, 1), began)
 	return v, nil
 }
