@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -95,5 +96,46 @@ func TestReleasedToWhoWasRefused(t *testing.T) {
 	q.Sent()
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("waited %v", took)
+	}
+}
+
+// A budget of fewer requests than there are replicas gives nobody anything while Redis is away. Who waits for it, or asks, is told
+// so at once, with the window that it is about.
+func TestTooSmallToShare(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var all []*limiter.Redis
+	for range 3 {
+		all = append(all, newLinked(t, server.Options()))
+	}
+	until(t, "knows of all", func() bool { return all[0].Replicas() == 3 })
+	b := budget("api/acme", 2, time.Minute)
+	send(t, all[0].Local, request(0, b))
+	send(t, all[0].Local, request(0, b))
+	waited := make(chan error, 1)
+	go func() {
+		_, err := all[0].Take(context.Background(), request(5*time.Minute, b))
+		waited <- err
+	}()
+	until(t, "waits", func() bool { return all[0].Waiting(b.Key) == 1 })
+	server.Kill()
+	check := func(err error) {
+		t.Helper()
+		var over *limiter.OverBudgetError
+		if !errors.As(err, &over) || over.Key != b.Key || over.Window != b.Windows[0] || over.RetryAfter != time.Minute {
+			t.Errorf("%#v, want the window of %v and to come again after it", err, b)
+		}
+	}
+	select {
+	case err := <-waited:
+		check(err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("waits still")
+	}
+	began := time.Now()
+	_, err := all[0].Take(context.Background(), request(5*time.Minute, b))
+	check(err)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it took %v to be told", took)
 	}
 }
