@@ -25,6 +25,7 @@ type fleet struct {
 	arrivals []time.Time
 	refused  atomic.Int64
 	losses   atomic.Int64 // of Redis, by a replica that lives
+	silences atomic.Int64 // that replicas were told of
 	running  sync.WaitGroup
 	over     chan struct{}
 	members  []*member
@@ -58,6 +59,9 @@ func (f *fleet) join() *member {
 	client := f.open()
 	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Guard: guard, Observe: func(e limiter.Event) {
 		f.t.Logf("%s: %+v", time.Now().Format("05.000"), e)
+		if e.Kind == limiter.ReplicaSilent {
+			f.silences.Add(1)
+		}
 		if e.Kind == limiter.RedisLost && !errors.Is(e.Err, redis.ErrClosed) {
 			f.losses.Add(1)
 		}

@@ -1,8 +1,8 @@
 package limiter_test
 
 import (
-	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -62,27 +62,32 @@ func newWire(t *testing.T, server string) *wire {
 	return w
 }
 
-// carry forwards one direction.
+// carry forwards one direction. That an end is closed is passed on even while nothing else is, as it is by proxies.
 func (w *wire) carry(to, from net.Conn) {
+	chunks := make(chan []byte, 1000)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for chunk := range chunks {
+			w.mu.Lock()
+			open := w.open
+			w.mu.Unlock()
+			<-open
+			if _, err := to.Write(chunk); err != nil {
+				continue // until from ends
+			}
+		}
+	})
 	data := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(data)
-		w.mu.Lock()
-		open := w.open
-		w.mu.Unlock()
-		<-open
-		if n > 0 {
-			if _, err := to.Write(data[:n]); err != nil {
-				return
-			}
-		}
 		if err != nil {
-			if err == io.EOF {
-				to.Close()
-			}
-			return
+			break
 		}
+		chunks <- slices.Clone(data[:n])
 	}
+	to.Close()
+	close(chunks)
+	writing.Wait()
 }
 
 func (w *wire) cut() {
@@ -113,7 +118,9 @@ func TestFleetPartition(t *testing.T) {
 		return redis.NewClient(&redis.Options{Addr: address, ContextTimeoutEnabled: true, MaxRetries: -1})
 	})
 	lonely := f.members[0]
-	until(t, "all know of all", func() bool { return lonely.Replicas() == 3 && f.members[1].Replicas() == 3 && f.members[2].Replicas() == 3 })
+	until(t, "all know of all", func() bool {
+		return lonely.Replicas() == 3 && f.members[1].Replicas() == 3 && f.members[2].Replicas() == 3
+	})
 	for _, m := range f.members {
 		f.load(m, 15)
 	}
@@ -138,5 +145,8 @@ func TestFleetPartition(t *testing.T) {
 	}
 	if n := f.refused.Load(); n > 0 {
 		t.Errorf("%d were refused", n)
+	}
+	if n := f.silences.Load(); n != 2 {
+		t.Errorf("%d replicas told that one is silent, want 2", n)
 	}
 }

@@ -18,7 +18,8 @@ type RedisConfig struct {
 	// (MaxRetries: -1): a decision that is sent twice is counted twice. It stays the caller's to close.
 	Client redis.UniversalClient
 	// Guard is as in Config. A quarter of it is used up by what is not told to Redis: a permit is counted when it is
-	// taken, and again when its request leaves if that is later by more than this.
+	// taken, and again when its request leaves if that is later by more than this. With less than 20 ms it is 5 ms all the same,
+	// so that not every request is told twice: a window may then hold what left up to 5 ms before it was to.
 	Guard time.Duration
 	// Replicas is how many processes share the Redis: each has that part of every budget while it is away. 0: as many
 	// as were last seen alive in it.
@@ -36,8 +37,17 @@ type RedisConfig struct {
 //   - Back, each replica first gives Redis what it knows and Redis does not: everything, if it was started empty. Until the
 //     others have done so as well it stays within its share, and everything it takes is counted in Redis, too.
 //
-// A replica that is cut off while the others are not looks to itself as if Redis were away; it then has its share on top of
-// what the others use. Nothing in Redis could tell it from one that died, whose share the others may use.
+// A replica that is cut off while the others are not has its share as well, so the others leave it that (alive.lua tells how
+// they know that it has not died):
+//   - Who has not been heard of for 0.6 s, and whose connections are still there, may count alone: the others use so much less
+//     of each budget until it is back. Who was killed has no connections, and costs nothing; who says goodbye neither.
+//   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.6 s. For what
+//     they may have used meanwhile it takes all that was free, except, of what nobody had wanted for a second, one in so many.
+//
+// So the sum stays within the budget in whatever order things happen, with three exceptions: what was free for long is used up by the
+// others in just those 1.6 s, which may be too much by one in so many of one in so many of it; the connections of one replica alone
+// are closed, by something in between, and it cannot open others; half or more of the replicas are cut off, as nobody leaves more
+// than three quarters.
 type Redis struct {
 	*Local
 	client   redis.UniversalClient
@@ -132,6 +142,7 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.running.Go(func() { s.watch(ctx) })
 	s.running.Go(func() { s.listen(ctx) })
+	s.running.Go(func() { s.show(ctx) })
 	s.running.Go(func() { s.amendAll(ctx) })
 	s.running.Go(func() { s.tend(ctx) })
 	s.running.Go(func() { s.complete(ctx) })

@@ -129,6 +129,31 @@ const (
 	idleFor = time.Second
 )
 
+// silence is what is told of replicas that may count alone.
+type silence struct {
+	since time.Time // zero: there is none
+	told  bool
+}
+
+// toldAfter keeps what heals at once from being told.
+const toldAfter = 3 * time.Second
+
+// tell reports that replicas are silent, or are not any more.
+func (s *Redis) tell(of *silence, silent bool) {
+	switch {
+	case !silent && of.told:
+		*of = silence{}
+		s.observe(Event{Kind: ReplicasHeard})
+	case !silent:
+		*of = silence{}
+	case of.since.IsZero():
+		of.since = time.Now()
+	case !of.told && time.Since(of.since) > toldAfter:
+		of.told = true
+		s.observe(Event{Kind: ReplicaSilent})
+	}
+}
+
 // lookAgain looks who is alive if it is not known by now.
 func (s *Redis) lookAgain(ctx context.Context) {
 	s.mu.Lock()

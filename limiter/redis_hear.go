@@ -12,7 +12,7 @@ import (
 
 // listen hears what the others do, and fetches all rings anew whenever something may have been missed.
 func (s *Redis) listen(ctx context.Context) {
-	subscription := s.client.Subscribe(ctx, s.ownChannel(), channel)
+	subscription := s.client.Subscribe(ctx, channel)
 	defer subscription.Close()
 	messages := subscription.ChannelWithSubscriptions(redis.WithChannelSize(4096))
 	for {
@@ -28,6 +28,24 @@ func (s *Redis) listen(ctx context.Context) {
 				s.hear(m.Payload)
 			case *redis.Subscription:
 				s.suspectAll()
+			}
+		}
+	}
+}
+
+// show keeps a connection for Redis to see that this process lives, and nothing else. It is not closed however long Redis is silent:
+// so if it is, the process has ended.
+func (s *Redis) show(ctx context.Context) {
+	subscription := s.client.Subscribe(ctx, s.ownChannel())
+	defer subscription.Close()
+	messages := subscription.ChannelWithSubscriptions(redis.WithChannelHealthCheckInterval(0))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-messages:
+			if !ok {
+				return
 			}
 		}
 	}

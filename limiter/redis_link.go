@@ -27,6 +27,7 @@ func newName() string { return rand.Text() }
 func (s *Redis) watch(ctx context.Context) {
 	pace := rate.NewLimiter(rate.Every(beatEvery), 1)
 	var since time.Time // of returning
+	var silence silence
 	for pace.Wait(ctx) == nil {
 		s.mu.Lock()
 		state, link, seen, fresh := s.state, s.link, s.seen, s.fresh
@@ -60,6 +61,7 @@ func (s *Redis) watch(ctx context.Context) {
 			}
 			continue
 		}
+		s.tell(&silence, len(others.held) > 0)
 		s.pauseUntilNudged(ctx, beatEvery)
 	}
 }

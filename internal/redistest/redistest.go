@@ -42,7 +42,7 @@ type Server struct {
 	lines   []string // of its configuration, but for the ports
 	files   *Files   // nil: plain
 	acl     bool
-	clock   string   // the file that says how far its clock was set; "": it is the machine's
+	clock   string // the file that says how far its clock was set; "": it is the machine's
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when cmd did
