@@ -41,11 +41,11 @@ type RedisConfig struct {
 // they know that it has not died):
 //   - Who has not been heard of for 0.6 s, and whose connections are still there, may count alone: the others use so much less
 //     of each budget until it is back. Who was killed has no connections, and costs nothing; who says goodbye neither.
-//   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.6 s. For what
+//   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.9 s. For what
 //     they may have used meanwhile it takes all that was free, except, of what nobody had wanted for a second, one in so many.
 //
 // So the sum stays within the budget in whatever order things happen, with three exceptions: what was free for long is used up by the
-// others in just those 1.6 s, which may be too much by one in so many of one in so many of it; the connections of one replica alone
+// others in just those 1.9 s, which may be too much by one in so many of one in so many of it; the connections of one replica alone
 // are closed, by something in between, and it cannot open others; half or more of the replicas are cut off, as nobody leaves more
 // than three quarters.
 type Redis struct {

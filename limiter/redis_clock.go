@@ -18,7 +18,7 @@ import (
 const clockSlack = 200 * time.Millisecond
 
 // errStepped: Redis's clock was set, or ours stood still.
-var errStepped = errors.New("Redis's clock is not where it was")
+var errStepped = errors.New("the clock of Redis is not where it was")
 
 // bounds are the earliest and the latest time for a call that is sent now and waited for so long; 0 and the end of all times
 // while nothing is known.

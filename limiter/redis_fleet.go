@@ -28,7 +28,7 @@ func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
 
 // beat says that we are alive, unless the name is empty, and tells who is. If Redis's clock was set that is set right before.
 func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
 	others, set, err := s.askFleet(ctx, name, 0)
 	if err == nil && set != 0 {
@@ -52,7 +52,7 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (others fleet, set int64, err error) {
 	s.mu.Lock()
 	began := time.Now()
-	earliest, latest := s.bounds(patience)
+	earliest, latest := s.bounds(beatPatience - clockSlack)
 	if name != "" {
 		s.beaten = s.now()
 	}
@@ -120,11 +120,13 @@ func (s *Redis) sawReplicas(others fleet, counted bool) {
 }
 
 const (
+	// beatPatience is the longest that is waited for the answer to a beat; one that comes to Redis later does not count.
+	beatPatience = 2 * patience
 	// checkedFor is for how long it is known who is alive: who decides after that looks again before.
 	checkedFor = 400 * time.Millisecond
 	// noticed is how long the others may take to leave us what is ours, after we last told them that we are alive: until
 	// that has come, they miss us, they look, and have asked for the last permit that they asked for before.
-	noticed = patience + silent + checkedFor + patience + 100*time.Millisecond
+	noticed = beatPatience + silent + checkedFor + patience + 100*time.Millisecond
 	// idleFor is how long what is left of a budget must have been left to pass for what nobody wants.
 	idleFor = time.Second
 )
