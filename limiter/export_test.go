@@ -52,3 +52,7 @@ func (s *Redis) Replicas() int {
 	defer s.mu.Unlock()
 	return s.seen
 }
+
+func (r *Ring) Most(limit int, length, from, to time.Duration) int {
+	return r.most(limit, length, from, to)
+}

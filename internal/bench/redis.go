@@ -82,7 +82,7 @@ func redisShare(ctx context.Context, folder string, slices int, length time.Dura
 		return err
 	}
 	defer r.limits.Close()
-	if err := r.admissions(ctx, slices, length); err != nil {
+	if err := r.admissions(ctx, max(1, slices/2), length); err != nil {
 		return err
 	}
 	if err := r.accounts(ctx); err != nil {
