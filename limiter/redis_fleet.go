@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -190,8 +191,32 @@ func (s *Redis) lost(link int, err error) {
 	s.changesDue = nil
 	s.cuts++
 	s.mu.Unlock()
+	if err == errForgotten { // what another told is not told again
+		s.tellForgotten()
+	}
 	s.nudge()
 	s.observe(Event{Kind: RedisLost, Err: err})
+}
+
+// tellForgotten lets the others give Redis what they know before we do: what they counted last we may not have heard of yet, and
+// once we count there again nothing shows them that it is missing.
+func (s *Redis) tellForgotten() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = s.client.Publish(ctx, channel, forgotten).Err() // if it does not arrive, Redis is away for them, too, or we are alone
+}
+
+// forgotten is what is told then.
+const forgotten = "forgotten"
+
+// heardForgotten takes it in.
+func (s *Redis) heardForgotten() {
+	s.mu.Lock()
+	state, link := s.state, s.link
+	s.mu.Unlock()
+	if state == linked {
+		s.lost(link, fmt.Errorf("another replica found: %w", errForgotten))
+	}
 }
 
 // sharedFate reports whether an error says that Redis itself is gone or does not serve, so that the others have lost it, too. Silence

@@ -53,8 +53,12 @@ func (s *Redis) show(ctx context.Context) {
 
 // hear takes in what a replica tells of what it did. It skips what another version may tell.
 func (s *Redis) hear(message string) {
-	if message == "replica" {
+	switch message {
+	case "replica":
 		s.nudge()
+		return
+	case forgotten:
+		s.heardForgotten()
 		return
 	}
 	news := readCounts(message)
