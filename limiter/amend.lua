@@ -12,7 +12,7 @@
 --                          not shrink. Returns '0'.
 --   merge STAMPS UNTIL SHRUNK FACTOR  what a replica knows goes in where it is missing; STAMPS as they stand in a ring.
 --                          Returns the whole string.
--- All times are µs since 1970 by Redis's own clock. move returns '' if the stamp is not there (any more). Nothing is done, and
+-- All times are µs since 1970 by Redis's own clock. drop returns '' if the stamp is not there (any more). Nothing is done, and
 -- 'clock' returned, if Redis's clock is not where the caller takes it to be.
 local HEADER, FORMAT = 48, '>I8I8I8I4I4I4I4I8'
 local key, channel, span, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -63,10 +63,13 @@ end
 
 if verb == 'move' or verb == 'drop' then
   local i = find(tonumber(ARGV[6]))
-  if not i then
+  if i then
+    stamps = string.sub(stamps, 1, 8 * i - 8) .. string.sub(stamps, 8 * i + 1)
+  elseif verb == 'drop' then
     return ''
+  elseif count >= math.max(keep, 1) then -- others have pushed it out; its request leaves now all the same
+    stamps = string.sub(stamps, 9)
   end
-  stamps = string.sub(stamps, 1, 8 * i - 8) .. string.sub(stamps, 8 * i + 1)
   local new = 0
   if verb == 'move' then
     new = math.max(now, last + 1)

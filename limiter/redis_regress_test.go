@@ -3,11 +3,14 @@ package limiter_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/limiter"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Permits that are open when Redis dies are counted one by one, however many there are.
@@ -137,5 +140,45 @@ func TestTooSmallToShare(t *testing.T) {
 	check(err)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("it took %v to be told", took)
+	}
+}
+
+// A permit that others have pushed out of a short ring before its request leaves is counted when it does, and Redis is not taken for
+// one that has lost data.
+func TestPushedOutBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	options := server.Options()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	var lost atomic.Int64
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: func(e limiter.Event) {
+		if e.Kind == limiter.RedisLost {
+			lost.Add(1)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	send(t, s.Local, request(0, budget("api/acme", 1, time.Minute))) // what was counted within a minute matters
+	b := budget("api/acme", 1, time.Millisecond)
+	next := func() *limiter.Permit {
+		p, err := s.Take(context.Background(), request(time.Second, b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for range 100 {
+		p := next()
+		time.Sleep(6 * time.Millisecond) // longer than what is not told to Redis
+		next().Sent()
+		p.Sent()
+	}
+	if n := lost.Load(); n > 0 {
+		t.Errorf("Redis was lost %d times", n)
 	}
 }
