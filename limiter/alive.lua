@@ -1,28 +1,77 @@
--- Says that a replica is alive, and asks which ones are.
+-- Says that a replica is alive, and asks which ones are; keeps the time that all of them share.
 --
--- KEYS[1]  a hash: replica → when it last said so
+-- KEYS[1]  a hash: replica → 'WHEN PART RUN [LOST]': when it last said so; one in how many of each budget is its own if it loses
+--          Redis (0: nothing that others need to leave to it); of which run of the server it said so; LOST: see below.
+--          'clock' → what is added to the server's clock, so that it goes on as before when that is set
 -- ARGV[1]  the channel that is told when a replica is new
 -- ARGV[2]  the replica; '' only asks
--- ARGV[3]  for how long one counts as alive, in µs
+-- ARGV[3]  its part
+-- ARGV[4], ARGV[5]  the earliest and the latest time that the caller takes it for; if it is another, the replica does not count as
+--          seen: the call is late, or the clock was set
+-- ARGV[6]  by how much the clock was set: so much is taken off; 0: it was not
+-- ARGV[7]  what was added to the clock when that was measured
 --
--- Returns {now, how many are alive, 1 if the replica is new}, in decimal; now is µs since 1970 by Redis's own clock.
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local new = 0
-if ARGV[2] ~= '' then
-  new = redis.call('HSET', KEYS[1], ARGV[2], string.format('%.0f', now))
-  if new == 1 then
-    redis.call('PUBLISH', ARGV[1], 'replica')
-  end
-  redis.call('PEXPIRE', KEYS[1], 3600000)
-end
-local alive = 0
-local all = redis.call('HGETALL', KEYS[1])
+-- Returns {now, what is added to the clock, how many are alive, 1 if the replica is new, 1 if the others find the clock right, which
+-- the caller does not, then the parts of all that may be alive without us}, in decimal.
+-- All times are µs, since 1970 by the shared clock.
+--
+-- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
+-- server knows: the connections of a process that died are closed, and the channel KEYS[1]:REPLICA has nobody who listens to it;
+-- those of one that is cut off stay. If they stay for SURE then they are LOST and closing them means nothing any more: the
+-- server gives up what does not answer. Another run of the server, or another server, knows nothing of connections: what has not
+-- come there after SURE is taken for dead. After OVER it has no good token any more and sends nothing.
+local SILENT, SURE, OVER, WITNESS = 600000, 300000000, 3600000000, 500000
+local call, text = redis.call, function(n) return string.format('%.0f', n) end
+local clock = call('TIME')
+local run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '-'
+local shift, others = 0, {}
+local all = call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  if tonumber(all[i + 1]) > now - tonumber(ARGV[3]) then
-    alive = alive + 1
-  else
-    redis.call('HDEL', KEYS[1], all[i])
+  if all[i] == 'clock' then
+    shift = tonumber(all[i + 1])
+  elseif all[i] ~= ARGV[2] then
+    others[all[i]] = all[i + 1]
   end
 end
-return {string.format('%.0f', now), tostring(alive), tostring(new)}
+local now, off = clock[1] * 1000000 + clock[2] + shift, 0
+
+if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
+  for _, said in pairs(others) do -- somebody was here just now, and found the clock right
+    local age = now - tonumber(string.match(said, '^%d+'))
+    if age > -WITNESS / 2 and age < WITNESS then off = 1 end
+  end
+  if off == 0 then
+    shift, now = shift - ARGV[6], now - ARGV[6]
+    call('HSET', KEYS[1], 'clock', text(shift))
+    call('PEXPIRE', KEYS[1], 7200000)
+  end
+end
+
+local answer, alive, new = {}, 0, 0
+if ARGV[2] ~= '' and now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) then
+  new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run), 1
+  if new == 1 then call('PUBLISH', ARGV[1], 'replica') end
+  call('PEXPIRE', KEYS[1], 7200000)
+end
+for name, said in pairs(others) do
+  local at, part, ran, lost = string.match(said, '^(%d+) (%d+) (%w+) ?(%w*)$')
+  local silence = now - tonumber(at or 0)
+  local dead = not at or silence > OVER
+  if silence <= SILENT then
+    alive = alive + 1
+  elseif not dead and lost == '' then
+    if part == '0' or ran ~= run then
+      dead = silence > SURE or part == '0'
+    else
+      local listening = redis.pcall('PUBSUB', 'NUMSUB', KEYS[1] .. ':' .. name)
+      dead = not listening[2] or listening[2] == 0
+      if not dead and silence > SURE then call('HSET', KEYS[1], name, said .. ' LOST') end
+    end
+  end
+  if dead then
+    call('HDEL', KEYS[1], name)
+  elseif silence > SILENT then
+    answer[#answer + 1] = part
+  end
+end
+return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), unpack(answer)}

@@ -4,19 +4,25 @@
 -- ARGV[1]  the channel that is told
 -- ARGV[2]  the budget's longest window in µs: it is kept for so long
 -- ARGV[3]  how many stamps are kept
--- ARGV[4]  what to do, with its arguments in ARGV[5] and on:
+-- ARGV[4]  what is added to Redis's clock, the earliest and the latest time that the caller takes it for, as in admit.lua
+-- ARGV[5]  what to do, with its arguments in ARGV[6] and on:
 --   move  STAMP            the permit counts from now on: its request has left just now. Returns its new stamp.
 --   drop  STAMP            the permit was not used. Returns '0'.
 --   pause UNTIL SHRUNK FACTOR   no permit before then, if that is later than what holds; SHRUNK is 0 if the budget does
 --                          not shrink. Returns '0'.
 --   merge STAMPS UNTIL SHRUNK FACTOR  what a replica knows goes in where it is missing; STAMPS as they stand in a ring.
 --                          Returns the whole string.
--- All times are µs since 1970 by Redis's own clock. move returns '' if the stamp is not there (any more).
+-- All times are µs since 1970 by Redis's own clock. drop returns '' if the stamp is not there (any more). Nothing is done, and
+-- 'clock' returned, if Redis's clock is not where the caller takes it to be.
 local HEADER, FORMAT = 48, '>I8I8I8I4I4I4I4I8'
 local key, channel, span, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local verb = ARGV[4]
+local verb = ARGV[5]
 local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
+local shift, earliest, latest = struct.unpack('>i8I8I8', ARGV[4])
+local now = clock[1] * 1000000 + clock[2] + shift
+if now < earliest or now > latest then
+  return 'clock'
+end
 
 local paused, shrunk, last, factor, first, count, size = 0, 0, 0, 0, 0, 0, 0
 local whole = redis.call('GET', key)
@@ -56,31 +62,34 @@ local function later(until_, since, to) -- the longer pause, and the newer shrin
 end
 
 if verb == 'move' or verb == 'drop' then
-  local i = find(tonumber(ARGV[5]))
-  if not i then
+  local i = find(tonumber(ARGV[6]))
+  if i then
+    stamps = string.sub(stamps, 1, 8 * i - 8) .. string.sub(stamps, 8 * i + 1)
+  elseif verb == 'drop' then
     return ''
+  elseif count >= math.max(keep, 1) then -- others have pushed it out; its request leaves now all the same
+    stamps = string.sub(stamps, 9)
   end
-  stamps = string.sub(stamps, 1, 8 * i - 8) .. string.sub(stamps, 8 * i + 1)
   local new = 0
   if verb == 'move' then
     new = math.max(now, last + 1)
     stamps, last = stamps .. struct.pack('>I8', new), new
   end
   store()
-  redis.call('PUBLISH', channel, verb .. ' ' .. ARGV[5] .. ' ' .. text(new) .. ' ' .. keep .. ' ' .. text(span) .. ' ' .. key)
+  redis.call('PUBLISH', channel, verb .. ' ' .. ARGV[6] .. ' ' .. text(new) .. ' ' .. keep .. ' ' .. text(span) .. ' ' .. key)
   return text(new)
 end
 
 if verb == 'pause' then
-  later(tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
+  later(tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]))
   store()
   redis.call('PUBLISH', channel, 'pause ' .. text(paused) .. ' ' .. text(shrunk) .. ' ' .. text(factor) .. ' ' .. keep .. ' ' .. text(span) .. ' ' .. key)
   return '0'
 end
 
 -- merge: both are in ascending order
-local theirs, merged = ARGV[5], {}
-later(tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]))
+local theirs, merged = ARGV[6], {}
+later(tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]))
 local i, j, ours, more = 1, 1, count, #theirs / 8
 while i <= ours or j <= more do
   local a, b = i <= ours and read(stamps, i) or math.huge, j <= more and read(theirs, j) or math.huge

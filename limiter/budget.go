@@ -8,6 +8,9 @@ import (
 // never is the time of what no clock brings about.
 const never time.Duration = math.MaxInt64
 
+// unforeseen is when a budget has room of which this process has too small a share while it counts alone.
+const unforeseen = never / 2
+
 // budget is the state of one key. All times are since the limiter was made.
 type budget struct {
 	key     string
@@ -41,7 +44,7 @@ func (b *Budget) allowed(w Window) int { return max(1, w.Requests-b.Headroom) }
 func (b *budget) limit(want *Budget, w Window, now time.Duration) int {
 	n := b.shrunk.of(want.allowed(w), now)
 	if b.mirror != nil {
-		n /= b.share
+		n = b.ours(n, w.Requests)
 	}
 	return n
 }
@@ -133,6 +136,9 @@ func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Dur
 	at, tightest := max(from, b.closedUntil()), Window{}
 	ahead := b.expected.until(at) // of those expected
 	for _, w := range want.Windows {
+		if b.mirror != nil && b.limit(want, w, now) == 0 && b.share != nobody {
+			return unforeseen, w
+		}
 		for {
 			i := b.ring.count + b.open + ahead - b.hoped(want, w, now)
 			if i < 0 || b.use(i, now)+w.Per+guard <= at {

@@ -45,3 +45,14 @@ func (r *Ring) Insert(stamp time.Duration)              { r.insert(stamp, r.keep
 func (r *Ring) Remove(stamp time.Duration)              { r.remove(stamp) }
 func (r *Ring) Has(stamp time.Duration) bool            { return r.has(stamp) }
 func (r *Ring) All(after time.Duration) []time.Duration { return r.all(after) }
+
+// Replicas is how many share the Redis, as far as s knows.
+func (s *Redis) Replicas() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+func (r *Ring) Most(limit int, length, from, to time.Duration) int {
+	return r.most(limit, length, from, to)
+}

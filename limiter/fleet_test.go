@@ -25,6 +25,7 @@ type fleet struct {
 	arrivals []time.Time
 	refused  atomic.Int64
 	losses   atomic.Int64 // of Redis, by a replica that lives
+	silences atomic.Int64 // that replicas were told of
 	running  sync.WaitGroup
 	over     chan struct{}
 	members  []*member
@@ -36,6 +37,8 @@ type member struct {
 	client redis.UniversalClient
 	dead   chan struct{}
 	once   sync.Once
+
+	arrivals []time.Time // of its requests; guarded by the fleet's mu
 }
 
 var fleetWindows = []limiter.Window{{Requests: 30, Per: 1500 * time.Millisecond}, {Requests: 120, Per: 8 * time.Second}}
@@ -56,6 +59,9 @@ func (f *fleet) join() *member {
 	client := f.open()
 	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Guard: guard, Observe: func(e limiter.Event) {
 		f.t.Logf("%s: %+v", time.Now().Format("05.000"), e)
+		if e.Kind == limiter.ReplicaSilent {
+			f.silences.Add(1)
+		}
 		if e.Kind == limiter.RedisLost && !errors.Is(e.Err, redis.ErrClosed) {
 			f.losses.Add(1)
 		}
@@ -87,7 +93,8 @@ func (f *fleet) load(m *member, clients int) {
 				}
 				time.Sleep(rand.N(15 * time.Millisecond)) // on its way
 				f.mu.Lock()
-				f.arrivals = append(f.arrivals, time.Now())
+				now := time.Now()
+				f.arrivals, m.arrivals = append(f.arrivals, now), append(m.arrivals, now)
 				f.mu.Unlock()
 				p.Sent()
 			}
@@ -147,6 +154,19 @@ func (f *fleet) check() {
 func (f *fleet) between(from, to time.Time) int {
 	n := 0
 	for _, at := range f.arrivals {
+		if !at.Before(from) && at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// taken counts what arrived from one member.
+func (f *fleet) taken(m *member, from, to time.Time) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, at := range m.arrivals {
 		if !at.Before(from) && at.Before(to) {
 			n++
 		}

@@ -93,6 +93,8 @@ const (
 	RedisLost        EventKind = "Redis lost"                // Err; each replica has its share of the budgets until it is back
 	RedisReturned    EventKind = "Redis returned"            // each replica has its share until the others are back, too
 	RedisLinked      EventKind = "Redis linked"              // all is counted in Redis
+	ReplicaSilent    EventKind = "replica silent"            // it does not reach Redis and may count alone: the others leave it its share
+	ReplicasHeard    EventKind = "replicas heard"            // none is silent any more, or it was one that died
 	JournalDamaged   EventKind = "limiter journal damaged"   // Err; some of the past is unknown and taken for the worst
 	JournalFailed    EventKind = "limiter journal failed"    // Err; it is tried again, meanwhile a restart would forget
 	JournalRecovered EventKind = "limiter journal recovered" // all of it is on disk again

@@ -113,12 +113,16 @@ func (l *Local) Take(ctx context.Context, r Request) (*Permit, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	var began time.Time
+	if l.redis != nil {
+		began = time.Now()
+	}
 	p, w, err := l.take(&r)
 	if w != nil {
 		p, err = l.wait(ctx, w)
 	}
 	if l.redis != nil && err == nil {
-		return l.redis.confirm(ctx, p, &r, w)
+		return l.redis.confirm(ctx, p, &r, w, began)
 	}
 	return p, err
 }
@@ -304,12 +308,16 @@ func (l *Local) budget(key string, windows []Window, now time.Duration) *budget 
 	b := l.budgets[key]
 	if b != nil {
 		b.fit(windows, l.guard)
+		if l.redis != nil {
+			l.redis.met(b, windows, now)
+		}
 		return b
 	}
 	b = &budget{key: key}
 	b.fit(windows, l.guard)
 	if l.redis != nil {
 		l.redis.adopt(b)
+		l.redis.met(b, windows, now)
 	}
 	if l.lost > 0 && now < b.span {
 		b.lose(l.lost)

@@ -169,6 +169,12 @@ func (l *Local) refuse(w *waiter, now time.Duration) {
 func (w *waiter) refusal(now time.Duration) error {
 	err := w.because
 	err.RetryAfter = max(w.expected-now, 1)
+	switch {
+	case w.expected >= unforeseen:
+		err.RetryAfter = err.Window.Per // as good as any: it depends on Redis
+	case err.Key == "": // there is room, but it is not known yet whether that is ours
+		err.Key, err.RetryAfter = w.permit.budgets[0].key, max(err.RetryAfter, time.Second)
+	}
 	return &err
 }
 

@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	_ "embed" // the scripts
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,8 @@ type RedisConfig struct {
 	// (MaxRetries: -1): a decision that is sent twice is counted twice. It stays the caller's to close.
 	Client redis.UniversalClient
 	// Guard is as in Config. A quarter of it is used up by what is not told to Redis: a permit is counted when it is
-	// taken, and again when its request leaves if that is later by more than this.
+	// taken, and again when its request leaves if that is later by more than this. With less than 20 ms it is 5 ms all the same,
+	// so that not every request is told twice: a window may then hold what left up to 5 ms before it was to.
 	Guard time.Duration
 	// Replicas is how many processes share the Redis: each has that part of every budget while it is away. 0: as many
 	// as were last seen alive in it.
@@ -37,8 +37,17 @@ type RedisConfig struct {
 //   - Back, each replica first gives Redis what it knows and Redis does not: everything, if it was started empty. Until the
 //     others have done so as well it stays within its share, and everything it takes is counted in Redis, too.
 //
-// A replica that is cut off while the others are not looks to itself as if Redis were away; it then has its share on top of
-// what the others use. Nothing in Redis could tell it from one that died, whose share the others may use.
+// A replica that is cut off while the others are not has its share as well, so the others leave it that (alive.lua tells how
+// they know that it has not died):
+//   - Who has not been heard of for 0.6 s, and whose connections are still there, may count alone: the others use so much less
+//     of each budget until it is back. Who was killed has no connections, and costs nothing; who says goodbye neither.
+//   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.9 s. For what
+//     they may have used meanwhile it takes all that was free, except, of what nobody had wanted for a second, one in so many.
+//
+// So the sum stays within the budget in whatever order things happen, with three exceptions: what was free for long is used up by the
+// others in just those 1.9 s, which may be too much by one in so many of one in so many of it; the connections of one replica alone
+// are closed, by something in between, and it cannot open others; half or more of the replicas are cut off, as nobody leaves more
+// than three quarters.
 type Redis struct {
 	*Local
 	client   redis.UniversalClient
@@ -47,17 +56,25 @@ type Redis struct {
 	replicas int    // configured; 0: as many as are seen
 	late     time.Duration
 
-	skew  atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
-	epoch atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
+	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
+	refused atomic.Int64 // when Redis last refused a connection, in our time
+	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
 
 	// All below is guarded by Local.mu.
 	state       state
-	link        int       // changes of state: a decision holds in the one in which it was made
-	cuts        int       // times that Redis was lost
-	seen        int       // replicas
-	fresh       bool      // nothing is known yet of what others did
-	outstanding list.List // of *Permit: in Redis, and not settled
-	here        list.List // of *Permit: taken while Redis is away, and not settled
+	link        int           // changes of state: a decision holds in the one in which it was made
+	cuts        int           // times that Redis was lost
+	seen        int           // replicas, with those that may be alive
+	said        int           // one in how many of each budget the others were told to leave to us
+	held        []int         // one in how many is to be left to each that may be alive
+	checked     time.Duration // when we last looked who is alive
+	beaten      time.Duration // when we last told that we are
+	muted       bool          // the others have not had time yet to leave us our share
+	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
+	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
+	fresh       bool          // nothing is known yet of what others did
+	outstanding list.List     // of *Permit: in Redis, and not settled
+	here        list.List     // of *Permit: taken while Redis is away, and not settled
 	changesDue  []amendment
 	gaps        map[*budget]gap
 	bestTrip    time.Duration // of the calls that told Redis's time
@@ -120,12 +137,15 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		kick:     make(chan struct{}, 1),
 	}
 	local.redis = s
+	cfg.Client.AddHook(dials{s})
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.running.Go(func() { s.watch(ctx) })
 	s.running.Go(func() { s.listen(ctx) })
+	s.running.Go(func() { s.show(ctx) })
 	s.running.Go(func() { s.amendAll(ctx) })
 	s.running.Go(func() { s.tend(ctx) })
+	s.running.Go(func() { s.complete(ctx) })
 	return s, nil
 }
 
@@ -154,17 +174,9 @@ func (s *Redis) Close() error {
 	return err
 }
 
-// counted is where a permit stands in Redis.
-type counted struct {
-	stamps []time.Duration // in each budget
-	place  *list.Element   // among the outstanding
-	moving []bool          // in each budget: Redis is about to be told
-	moved  time.Duration   // when it was last told that the request has not left yet
-}
-
 // confirm asks Redis for a permit that there is room for as far as the mirror knows. If there is none after all the request
 // goes back to its place in the queue, which it has as w if it waited.
-func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (*Permit, error) {
+func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter, began time.Time) (*Permit, error) {
 	for {
 		ok, room := s.ask(p, r)
 		if ok && ctx.Err() == nil {
@@ -175,7 +187,7 @@ func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (
 			return nil, context.Cause(ctx)
 		}
 		var err error
-		if w, err = s.again(p, r, w, room); err != nil {
+		if w, err = s.again(p, r, w, began, room); err != nil {
 			return nil, err
 		}
 		if p, err = s.wait(ctx, w); err != nil {
@@ -187,6 +199,9 @@ func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter) (
 // ask counts the permit where permits are counted. If there is no room for it, it tells since when each budget has some,
 // or nothing if that is to be decided anew.
 func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
 	questions := s.questions(p.budgets, r.Budgets)
@@ -202,111 +217,40 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	case state == cut:
 		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	stamps := make([]time.Duration, 0, len(p.budgets))
-	room = slices.Repeat([]time.Duration{longAgo}, len(p.budgets))
-	for _, q := range questions {
-		v, err := s.admit(ctx, q)
-		if err != nil || !v.ok {
-			s.takeBack(p, stamps)
+	c := standing(len(p.budgets))
+	for i := range questions {
+		v, err := s.decide(ctx, &questions[i])
+		if err == nil && v.ok {
+			s.learn(p, c, v)
+			continue
 		}
+		s.takeBack(p, c.stamps)
 		if err != nil {
 			s.lost(link, err)
 			return false, nil
 		}
-		if !v.ok {
-			copy(room[len(stamps):], v.times)
-			return false, room
+		room = slices.Repeat([]time.Duration{longAgo}, len(p.budgets))
+		for i := range v.times() {
+			room[len(c.stamps)+i] = s.local(v.time(i))
 		}
-		s.learn(p.budgets[len(stamps):], v)
-		stamps = append(stamps, v.times...)
+		return false, room
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count(p, stamps)
+	s.count(p, c)
 	return true, nil
 }
 
 // count notes where a permit that was open stands in Redis. s.mu is held.
-func (s *Redis) count(p *Permit, stamps []time.Duration) {
+func (s *Redis) count(p *Permit, c *counted) {
 	for i, b := range p.budgets {
 		b.drop(p.owner)
-		b.insert(stamps[i])
-		b.mark(stamps[i], p.owner)
+		b.insert(c.stamps[i])
+		b.mark(c.stamps[i], p.owner)
 	}
-	p.counted = &counted{stamps: stamps, moved: s.now(), moving: make([]bool, len(stamps))}
-	p.counted.place = s.outstanding.PushBack(p)
-}
-
-// question is what one call of the script asks.
-type question struct {
-	keys []string
-	args []any
-}
-
-// questions asks for permits out of budgets: by one call, or in a Cluster, whose scripts see one slot, by one for each. s.mu
-// is held.
-func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
-	told := channel
-	if s.seen == 1 { // who comes later fetches what he needs
-		told = ""
-	}
-	var all []question
-	for i, b := range budgets {
-		if i == 0 || s.cluster {
-			all = append(all, question{args: append(make([]any, 0, 1+8*len(budgets)), told)})
-		}
-		q := &all[len(all)-1]
-		q.keys = append(q.keys, redisKey(b.key))
-		q.args = append(q.args, micros(b.span), b.keep, s.latest(b), len(wanted[i].Windows))
-		for _, w := range wanted[i].Windows {
-			q.args = append(q.args, wanted[i].allowed(w), micros(w.Per+s.guard))
-		}
-	}
-	return all
-}
-
-// verdict is Redis's decision.
-type verdict struct {
-	ok     bool
-	times  []time.Duration // of each budget: the permit's stamp, or since when there is room
-	before []time.Duration // of each budget: the stamp before
-}
-
-// admit is one decision.
-func (s *Redis) admit(ctx context.Context, q question) (v verdict, err error) {
-	began := time.Now()
-	answer, err := texts(admit.Run(ctx, s.client, q.keys, q.args...))
-	if err != nil {
-		return v, err
-	}
-	s.synchronise(answer[1], began)
-	if answer[0] == 2 {
-		return v, errForgotten
-	}
-	v.ok = answer[0] == 1
-	for i, rest := 0, answer[2:]; i < len(q.keys); i++ {
-		if !v.ok {
-			v.times = append(v.times, s.local(rest[i]))
-			continue
-		}
-		v.times = append(v.times, s.local(rest[2*i]))
-		v.before = append(v.before, s.local(rest[2*i+1]))
-	}
-	return v, nil
-}
-
-// errForgotten: Redis was started empty, or another took its place that had not heard all.
-var errForgotten = errors.New("limits that were counted in Redis are not there any more")
-
-// latest is the latest stamp of a budget that Redis must have; 0: none.
-func (s *Redis) latest(b *budget) int64 {
-	known := b.everything()
-	if known.count == 0 || known.last(1) <= s.now()-b.span {
-		return 0
-	}
-	return s.foreign(known.last(1))
+	c.moved = s.now()
+	c.place = s.outstanding.PushBack(p)
+	p.counted = c
 }
 
 // takeBack gives up what part of a request's budgets had counted when another refused it.
@@ -319,7 +263,7 @@ func (s *Redis) takeBack(p *Permit, stamps []time.Duration) {
 }
 
 // again puts a request that Redis has refused back where it was, unless it would wait in vain.
-func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*waiter, error) {
+func (s *Redis) again(p *Permit, r *Request, w *waiter, began time.Time, room []time.Duration) (*waiter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -336,7 +280,7 @@ func (s *Redis) again(p *Permit, r *Request, w *waiter, room []time.Duration) (*
 	if w == nil {
 		w = &waiter{request: *r, permit: p, arrived: now, number: p.number}
 	}
-	w.waited = now - w.arrived
+	w.waited = time.Since(began) // Redis's time, which now is, may be set
 	return w, s.requeue(w, now)
 }
 

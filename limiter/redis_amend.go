@@ -69,8 +69,14 @@ func (s *Redis) amendDue(ctx context.Context) {
 		args := s.words(a)
 		s.mu.Unlock()
 		call, cancel := context.WithTimeout(ctx, 2*patience)
-		answer, err := amend.Run(call, s.client, []string{redisKey(a.budget.key)}, args...).Text()
+		answer, err := amend.Run(call, s.client, []string{a.budget.at}, args...).Text()
 		cancel()
+		if err == nil && answer == "clock" {
+			err = s.reset(ctx)
+			if err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				s.lost(link, err)
@@ -85,7 +91,7 @@ func (s *Redis) amendDue(ctx context.Context) {
 // words are an amendment's arguments. s.mu is held.
 func (s *Redis) words(a amendment) []any {
 	b := a.budget
-	words := []any{channel, micros(b.span), b.keep, a.verb}
+	words := []any{channel, micros(b.span), b.keep, s.clockWords(nil, 2*patience), a.verb}
 	switch a.verb {
 	case "move":
 		return append(words, s.foreign(a.permit.counted.stamps[a.index]))

@@ -2,18 +2,22 @@ package limiter
 
 import (
 	"encoding/binary"
-	"strconv"
-	"strings"
 	"time"
 )
 
 // mirror is what a process knows of a budget that Redis counts.
 type mirror struct {
+	at    string        // the ring's key in Redis
 	share int           // one in how many of the budget is ours: 1 while Redis decides, more while it is away
 	known ring          // all that is known, while share is more than 1; the budget's ring then has our share of it
 	full  time.Duration // no room before then, Redis said
 
 	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
+
+	held    []int    // while Redis decides: one in so many is left to each replica that may count alone
+	windows []Window // as it was last asked for
+	assumed assumed  // of what others may have used
+	doubted bool     // others may have used it, and what they may have is not taken in yet
 }
 
 // gap is a stamp that Redis has and we have not heard of.
@@ -21,7 +25,11 @@ type gap struct{ stamp, since time.Duration }
 
 // adopt makes a budget a mirror. s.mu is held, as in all that follow.
 func (s *Redis) adopt(b *budget) {
-	b.mirror = &mirror{share: s.share(), full: longAgo, divided: longAgo}
+	b.mirror = &mirror{at: redisKey(b.key), share: s.share(), full: longAgo, divided: longAgo}
+	if s.state == linked {
+		b.held = s.held
+	}
+	b.doubted = s.doubtful()
 }
 
 // share is one in how many of each budget is ours.
@@ -29,13 +37,31 @@ func (s *Redis) share() int {
 	switch {
 	case s.state == linked:
 		return 1
-	case s.state == unseen, s.fresh && s.replicas != 1:
+	case s.state == unseen, s.muted, s.fresh && s.replicas != 1:
 		return nobody
 	case s.replicas > 0:
 		return s.replicas
 	default:
-		return max(1, s.seen)
+		return max(1, s.seen, s.said)
 	}
+}
+
+// ours is what is ours of so many permits, of a window of so many in all.
+func (m *mirror) ours(n, requests int) int {
+	if m.share > 1 {
+		return n / m.share
+	}
+	return m.left(n, requests)
+}
+
+// left is what is left of n permits when those who may count alone have theirs: a quarter at least, as it may be that none
+// of them lives.
+func (m *mirror) left(n, requests int) int {
+	least := min(n, (n+3)/4)
+	for _, part := range m.held {
+		n -= requests / part
+	}
+	return max(n, least)
 }
 
 // nobody is a share that gives nobody anything.
@@ -145,72 +171,6 @@ func (b *budget) everythingSince(t time.Duration) int {
 	return b.ring.since(t)
 }
 
-// hear takes in what a replica tells of what it did.
-func (s *Redis) hear(message string) {
-	if message == "replica" {
-		s.nudge()
-		return
-	}
-	verb, key, numbers := readMessage(message)
-	key = budgetKey(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if key == "" || s.epoch.Load() == 0 || s.closed {
-		return
-	}
-	s.heard(verb, key, numbers)
-}
-
-// readMessage takes a script's message apart: of admit.lua, which is in a hurry, in bytes, of amend.lua in words. One of another
-// version has no key.
-func readMessage(message string) (verb, key string, numbers []int64) {
-	const counted = 1 + 8 + 8 + 8 + 4
-	if message[:min(1, len(message))] == "+" && len(message) > counted {
-		data := []byte(message)
-		for i := range 3 {
-			numbers = append(numbers, int64(binary.BigEndian.Uint64(data[1+8*i:])))
-		}
-		return "count", message[counted:], []int64{numbers[0], numbers[1], int64(binary.BigEndian.Uint32(data[25:])), numbers[2]}
-	}
-	words := strings.Split(message, " ")
-	want := map[string]int{"move": 6, "drop": 6, "pause": 7}[words[0]]
-	if want != len(words) {
-		return "", "", nil
-	}
-	for _, word := range words[1 : want-1] {
-		n, err := strconv.ParseInt(word, 10, 64)
-		if err != nil {
-			return "", "", nil
-		}
-		numbers = append(numbers, n)
-	}
-	return words[0], words[want-1], numbers
-}
-
-func (s *Redis) heard(verb, key string, numbers []int64) {
-	now := s.now()
-	s.sweep(now)
-	b := s.budget(key, nil, now)
-	b.keep = max(b.keep, int(numbers[len(numbers)-2]))
-	b.span = max(b.span, time.Duration(numbers[len(numbers)-1])*time.Microsecond)
-	switch verb {
-	case "count":
-		b.insert(s.local(numbers[0]))
-		b.queue.heard(now)
-		s.follows(b, s.local(numbers[1]), now)
-	case "move":
-		b.remove(s.local(numbers[0]))
-		b.insert(s.local(numbers[1]))
-	case "drop":
-		b.remove(s.local(numbers[0]))
-		b.full = longAgo
-	case "pause":
-		s.pausedBy(b, numbers[0], numbers[1], numbers[2])
-	}
-	s.changes++
-	s.pump(now)
-}
-
 // pausedBy takes in a pause and a shrinking.
 func (s *Redis) pausedBy(b *budget, until, shrunk, factor int64) {
 	if until > 0 {
@@ -218,16 +178,6 @@ func (s *Redis) pausedBy(b *budget, until, shrunk, factor int64) {
 	}
 	if at := s.local(shrunk); shrunk > 0 && (b.shrunk.factor == 0 || at > b.shrunk.at) {
 		b.shrunk = shrinking{at: at, factor: float64(factor) / 1e6}
-	}
-}
-
-// learn takes in what a decision told of the stamps before it.
-func (s *Redis) learn(budgets []*budget, v verdict) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
-	for i, before := range v.before {
-		s.follows(budgets[i], before, now)
 	}
 }
 

@@ -2,11 +2,15 @@ package limiter_test
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/limiter"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Permits that are open when Redis dies are counted one by one, however many there are.
@@ -95,5 +99,86 @@ func TestReleasedToWhoWasRefused(t *testing.T) {
 	q.Sent()
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("waited %v", took)
+	}
+}
+
+// A budget of fewer requests than there are replicas gives nobody anything while Redis is away. Who waits for it, or asks, is told
+// so at once, with the window that it is about.
+func TestTooSmallToShare(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var all []*limiter.Redis
+	for range 3 {
+		all = append(all, newLinked(t, server.Options()))
+	}
+	until(t, "knows of all", func() bool { return all[0].Replicas() == 3 })
+	b := budget("api/acme", 2, time.Minute)
+	send(t, all[0].Local, request(0, b))
+	send(t, all[0].Local, request(0, b))
+	waited := make(chan error, 1)
+	go func() {
+		_, err := all[0].Take(context.Background(), request(5*time.Minute, b))
+		waited <- err
+	}()
+	until(t, "waits", func() bool { return all[0].Waiting(b.Key) == 1 })
+	server.Kill()
+	check := func(err error) {
+		t.Helper()
+		var over *limiter.OverBudgetError
+		if !errors.As(err, &over) || over.Key != b.Key || over.Window != b.Windows[0] || over.RetryAfter != time.Minute {
+			t.Errorf("%#v, want the window of %v and to come again after it", err, b)
+		}
+	}
+	select {
+	case err := <-waited:
+		check(err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("waits still")
+	}
+	began := time.Now()
+	_, err := all[0].Take(context.Background(), request(5*time.Minute, b))
+	check(err)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it took %v to be told", took)
+	}
+}
+
+// A permit that others have pushed out of a short ring before its request leaves is counted when it does, and Redis is not taken for
+// one that has lost data.
+func TestPushedOutBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	options := server.Options()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	var lost atomic.Int64
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: func(e limiter.Event) {
+		if e.Kind == limiter.RedisLost {
+			lost.Add(1)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	send(t, s.Local, request(0, budget("api/acme", 1, time.Minute))) // what was counted within a minute matters
+	b := budget("api/acme", 1, time.Millisecond)
+	next := func() *limiter.Permit {
+		p, err := s.Take(context.Background(), request(time.Second, b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for range 100 {
+		p := next()
+		time.Sleep(6 * time.Millisecond) // longer than what is not told to Redis
+		next().Sent()
+		p.Sent()
+	}
+	if n := lost.Load(); n > 0 {
+		t.Errorf("Redis was lost %d times", n)
 	}
 }

@@ -183,3 +183,44 @@ func TestRedisKeys(t *testing.T) {
 		}
 	}
 }
+
+// A decision costs Redis few steps, however full the rings are.
+func TestRedisStepsOfADecision(t *testing.T) {
+	server := redistest.Start(t)
+	s, c := newLinked(t, server.Options()), server.Client(t)
+	ctx := context.Background()
+	api, egress := limiter.Budget{Key: "api/busy", Windows: freeAgents}, budget("egress", 1000, time.Minute)
+	send(t, s.Local, request(0, api, egress))
+	before := steps(t, c)
+	const decisions = 100
+	for range decisions {
+		p, err := s.Take(ctx, request(0, api, egress))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Sent()
+	}
+	after := steps(t, c)
+	for step, most := range map[string]int{"time": 1, "getrange": 2, "setrange": 4, "publish": 0} {
+		if n := after[step] - before[step]; n > decisions*most+decisions/4 { // and what tells that we are alive, and rings that grow
+			t.Errorf("%d times %s for %d decisions, want %d for each", n, step, decisions, most)
+		}
+	}
+}
+
+// steps counts Redis's commands.
+func steps(t *testing.T, c *redis.Client) map[string]int {
+	t.Helper()
+	info, err := c.InfoMap(context.Background(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := make(map[string]int)
+	for name, text := range info["Commandstats"] {
+		var n int
+		if _, err := fmt.Sscanf(text, "calls=%d", &n); err == nil {
+			counts[strings.TrimPrefix(name, "cmdstat_")] = n
+		}
+	}
+	return counts
+}

@@ -128,3 +128,18 @@ func (r *ring) markAll(other *ring) {
 func (r *ring) since(t time.Duration) int {
 	return r.count - sort.Search(r.count, func(i int) bool { return r.at(i) > t })
 }
+
+// most returns how many stamps there may be between from and to, of which no window of that length has more than limit.
+func (r *ring) most(limit int, length, from, to time.Duration) int {
+	stamps := r.all(from - length)
+	known := len(stamps)
+	for at := from; ; {
+		if full := len(stamps) - limit; full >= 0 {
+			at = max(at, stamps[full]+length)
+		}
+		if at > to {
+			return len(stamps) - known
+		}
+		stamps = append(stamps, at)
+	}
+}

@@ -52,3 +52,27 @@ func since(model []time.Duration, after time.Duration) int {
 	}
 	return n
 }
+
+// Between two times a window may be filled as often as it becomes free, no more.
+func TestRingMost(t *testing.T) {
+	for _, c := range []struct {
+		known []time.Duration
+		to    time.Duration
+		want  int
+	}{
+		{nil, 9, 3},
+		{nil, 25, 9},
+		{[]time.Duration{-5, -5, -4}, 4, 0},
+		{[]time.Duration{-9, -5, -4}, 4, 1},
+		{[]time.Duration{-9, -5, -4}, 15, 5},
+		{[]time.Duration{-30, -20, -10}, 9, 3},
+	} {
+		r := limiter.NewRing(10)
+		for i, stamp := range c.known {
+			r.Insert(stamp*1000 + time.Duration(i))
+		}
+		if got := r.Most(3, 10*1000, 0, c.to*1000+2); got != c.want {
+			t.Errorf("after %v at most %d come until %d, want %d", c.known, got, c.to, c.want)
+		}
+	}
+}

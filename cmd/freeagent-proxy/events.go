@@ -67,6 +67,8 @@ func observeLimiter(log logbook) func(limiter.Event) {
 				zap.String("budget", e.Key))
 		case limiter.RedisLost:
 			log.Warn("Redis cannot be reached; this replica goes on within its share of the limits; see to Redis, since tokens cannot be renewed without it", zap.Error(e.Err))
+		case limiter.ReplicaSilent:
+			log.Warn("another replica cannot reach Redis and may go on alone; its share of the limits is left to it until it is back, for an hour at most; see to it")
 		case limiter.JournalDamaged:
 			log.Warn("the limiter's journal is damaged; requests wait as if its budgets were used up", zap.Error(e.Err))
 		case limiter.JournalFailed:

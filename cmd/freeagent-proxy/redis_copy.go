@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// redisReplicas is where replicas say that they are alive, each once a second; see limiter/alive.lua.
+	// redisReplicas is where replicas say that they are alive, each several times a second; see limiter/alive.lua.
 	redisReplicas = "fap:v1:{replicas}"
 	// silence is how long they are listened for: one may be dead, another may just start.
 	silence = 3 * time.Second

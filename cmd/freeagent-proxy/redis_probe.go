@@ -15,7 +15,7 @@ import (
 )
 
 // limiterCommands are what the limiter's scripts use beyond what the grants need.
-var limiterCommands = []string{"getrange", "setrange", "hgetall"}
+var limiterCommands = []string{"getrange", "setrange", "hgetall", "pubsub|numsub"}
 
 // redisRules are what an ACL user must be given, and nothing else; docs/redis.md has them in a line of redis.conf.
 func redisRules() []string {
@@ -47,7 +47,7 @@ func (n redisNode) probes() [][]any {
 		{"hset", absent, "f", "v", "f without v"}, // an error, if it is allowed
 		{"eval", "return 1", 1, absent},
 		{"evalsha", strings.Repeat("0", 40), 1, absent}, // there is no such script
-		{"publish", probeChannel, "probe"},
+		{"publish", probeChannel, "probe"}, {"pubsub", "numsub", probeChannel},
 	}
 	if n.cluster {
 		all = append(all, []any{"command", "count"}, []any{"cluster", "slots"})

@@ -60,7 +60,7 @@ func run(ctx context.Context) error {
 	if err := streams(ctx, setup{folder, binary, false}); err != nil {
 		return err
 	}
-	return admissions(ctx, folder, *slices, *length)
+	return redisShare(ctx, folder, *slices, *length)
 }
 
 // compare runs both proxies before one upstream and prints how they differ.

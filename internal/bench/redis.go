@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,9 +16,50 @@ import (
 	"freeagent-proxy/limiter"
 )
 
-// admissions measures what one decision of the limiter costs in Redis, beside a bare PING: the same server and client, in
-// short interleaved slices. Without a redis-server it says so.
-func admissions(ctx context.Context, folder string, slices int, length time.Duration) error {
+// rival is the limiter that is measured, and what its calls of Redis take.
+type rival struct {
+	limits *limiter.Redis
+	client *redis.Client
+	lost   atomic.Int64 // times that Redis was lost: what was counted alone meanwhile is no measure
+	asked  latency      // of the script that decides
+	pinged latency
+}
+
+// latency adds up what calls take.
+type latency struct{ calls, total atomic.Int64 }
+
+// micros is what one call takes, and begins anew.
+func (l *latency) micros() float64 {
+	return float64(l.total.Swap(0)) / 1e3 / float64(max(1, l.calls.Swap(0)))
+}
+
+// DialHook, ProcessHook and ProcessPipelineHook let the client tell what each call took.
+func (r *rival) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *rival) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (r *rival) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		began := time.Now()
+		err := next(ctx, cmd)
+		of := &r.asked
+		switch cmd.Name() {
+		case "evalsha":
+		case "ping":
+			of = &r.pinged
+		default:
+			return err
+		}
+		of.calls.Add(1)
+		of.total.Add(time.Since(began).Nanoseconds())
+		return err
+	}
+}
+
+// redisShare measures what Redis costs. Without a redis-server it says so.
+func redisShare(ctx context.Context, folder string, slices int, length time.Duration) error {
 	server, err := startRedis(ctx, folder)
 	if errors.Is(err, exec.ErrNotFound) {
 		fmt.Println("\nNo redis-server here: its share of the bench is left out. apt-get install redis-server brings it.")
@@ -30,24 +71,52 @@ func admissions(ctx context.Context, folder string, slices int, length time.Dura
 	defer server.stop()
 	client := redis.NewClient(&redis.Options{Addr: server.address, PoolSize: 128, ContextTimeoutEnabled: true, MaxRetries: -1})
 	defer client.Close()
-	limits, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Replicas: 1})
+	r := &rival{client: client}
+	client.AddHook(r)
+	r.limits, err = limiter.NewRedis(limiter.RedisConfig{Client: client, Replicas: 1, Observe: func(e limiter.Event) {
+		if e.Kind == limiter.RedisLost {
+			r.lost.Add(1)
+		}
+	}})
 	if err != nil {
 		return err
 	}
-	defer limits.Close()
-	for limits.State() != "linked" { // at once
-		time.Sleep(10 * time.Millisecond)
+	defer r.limits.Close()
+	if err := r.admissions(ctx, max(1, slices/2), length); err != nil {
+		return err
+	}
+	if err := r.accounts(ctx); err != nil {
+		return err
+	}
+	return grants(ctx, client)
+}
+
+// linked waits until the limiter counts in Redis.
+func (r *rival) linked(ctx context.Context) error {
+	for r.limits.State() != "linked" {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// admissions measures what one decision of the limiter costs in Redis, beside a bare PING: the same server and client, in
+// short interleaved slices.
+func (r *rival) admissions(ctx context.Context, slices int, length time.Duration) error {
+	if err := r.fill(ctx); err != nil {
+		return err
 	}
 	fmt.Printf("\nOne admission in Redis beside a PING, %d interleaved slices of %s each, microseconds\n", slices, length)
-	fmt.Printf("  %-22s %12s %12s %8s\n", "in flight", "PING", "admission", "ratio")
+	fmt.Printf("  %-22s %8s %10s %8s %14s %8s\n", "in flight", "PING", "script", "ratio", "Take and Sent", "ratio")
 	for _, flying := range []int{1, 16, 64} {
-		ping, admit, err := admission(ctx, client, limits, flying, slices, length)
-		if err != nil {
+		if err := r.admission(ctx, flying, slices, length); err != nil {
 			return err
 		}
-		fmt.Printf("  %-22d %12.1f %12.1f %8.2f\n", flying, ping, admit, admit/ping)
 	}
-	return accounts(ctx, client, limits)
+	return nil
 }
 
 // startRedis starts a redis-server that keeps nothing.
@@ -75,33 +144,86 @@ func startRedis(ctx context.Context, folder string) (*process, error) {
 	return nil, errors.New("redis-server does not listen")
 }
 
-// busy are the windows of an account whose ring is full: as many stamps as FreeAgent's hour, but room for more at once.
-var busy = []limiter.Window{{Requests: 120, Per: time.Millisecond}, {Requests: 3600, Per: 10 * time.Millisecond}}
+// What a request of a busy account takes its permit of: rings as long as FreeAgent's limits make them, in windows so short that
+// there is room all the time.
+var (
+	hour   = []limiter.Window{{Requests: 3600, Per: time.Hour}}
+	minute = []limiter.Window{{Requests: 1000, Per: time.Minute}}
+	busy   = []limiter.Window{{Requests: 120, Per: time.Millisecond}, {Requests: 3600, Per: 10 * time.Millisecond}}
+	egress = limiter.Budget{Key: "egress", Windows: []limiter.Window{{Requests: 1000, Per: time.Millisecond}}}
+)
 
-func account(i int) limiter.Budget {
-	return limiter.Budget{Key: "api/bench" + strconv.Itoa(i), Windows: busy}
+const busyAccounts = 64
+
+// fill fills the rings.
+func (r *rival) fill(ctx context.Context) error {
+	for _, b := range []limiter.Budget{{Key: "api/bench0", Windows: hour}, {Key: "egress", Windows: minute}} {
+		for range b.Windows[0].Requests {
+			if err := r.linked(ctx); err != nil {
+				return err
+			}
+			permit, err := r.limits.Take(ctx, limiter.Request{Budgets: []limiter.Budget{b}})
+			if err != nil {
+				return fmt.Errorf("fill a ring: %w", err)
+			}
+			permit.Sent()
+		}
+	}
+	for i := 1; i < busyAccounts; i++ {
+		if err := r.client.Copy(ctx, "fap:v1:{bench0}:api", "fap:v1:{bench"+strconv.Itoa(i)+"}:api", 0, true).Err(); err != nil {
+			return fmt.Errorf("copy a ring: %w", err)
+		}
+	}
+	return nil
 }
 
-// admission is how long a PING and a decision take, with so many in flight.
-func admission(ctx context.Context, client *redis.Client, limits *limiter.Redis, flying, slices int, length time.Duration) (ping, admit float64, err error) {
+// admission prints how long a PING, the script and all of a decision take, with so many in flight.
+func (r *rival) admission(ctx context.Context, flying, slices int, length time.Duration) error {
 	var pings, admits meter
+	var ping, script []float64
 	for i := -1; i < slices; i++ { // the first round warms up
-		one := pings.slice(flying, length, func(int) error { return client.Ping(ctx).Err() })
-		other := admits.slice(flying, length, func(n int) error {
-			permit, err := limits.Take(ctx, limiter.Request{Budgets: []limiter.Budget{account(n)}, MaxWait: time.Second})
+		if err := r.linked(ctx); err != nil {
+			return err
+		}
+		lost, one, other := r.lost.Load(), meter{}, meter{}
+		r.pinged.micros()
+		err := one.slice(flying, length, func(int) error { return r.client.Ping(ctx).Err() })
+		r.asked.micros()
+		err = errors.Join(err, other.slice(flying, length, func(n int) error {
+			budgets := []limiter.Budget{{Key: "api/bench" + strconv.Itoa(n), Windows: busy}, egress}
+			permit, err := r.limits.Take(ctx, limiter.Request{Budgets: budgets, MaxWait: time.Second})
 			if err == nil {
 				permit.Sent()
 			}
 			return err
-		})
-		if err := errors.Join(one, other); err != nil {
-			return 0, 0, fmt.Errorf("measure Redis: %w", err)
+		}))
+		if r.lost.Load() != lost { // what it did then it did without Redis
+			if r.lost.Load() > int64(slices) {
+				return fmt.Errorf("measure Redis: with %d in flight it does not answer within the limiter's patience on this machine", flying)
+			}
+			i--
+			continue
 		}
-		if i < 0 {
-			pings, admits = meter{}, meter{}
+		if err != nil {
+			return fmt.Errorf("measure Redis: %w", err)
+		}
+		if i >= 0 {
+			ping, script = append(ping, r.pinged.micros()), append(script, r.asked.micros())
+			pings.add(one)
+			admits.add(other)
 		}
 	}
-	return pings.micros(), admits.micros(), nil
+	fmt.Printf("  %-22d %8.1f %10.1f %8.2f %14.1f %8.2f\n", flying, mean(ping), mean(script), mean(script)/mean(ping),
+		admits.micros(), admits.micros()/pings.micros())
+	return nil
+}
+
+func mean(all []float64) float64 {
+	sum := 0.0
+	for _, x := range all {
+		sum += x
+	}
+	return sum / float64(len(all))
 }
 
 // meter counts calls and the time that passed meanwhile.
@@ -112,6 +234,11 @@ type meter struct {
 
 // micros is the time for each call, in microseconds.
 func (m meter) micros() float64 { return float64(m.elapsed.Microseconds()) / float64(m.calls) }
+
+func (m *meter) add(other meter) {
+	m.calls += other.calls
+	m.elapsed += other.elapsed
+}
 
 // slice lets so many call at once, again and again.
 func (m *meter) slice(flying int, length time.Duration, call func(n int) error) error {
@@ -132,67 +259,4 @@ func (m *meter) slice(flying int, length time.Duration, call func(n int) error) 
 		m.calls += n
 	}
 	return errors.Join(errs...)
-}
-
-// manyAccounts is how many accounts one Redis is to hold.
-const manyAccounts = 100_000
-
-// accounts measures what accounts cost: a busy one, and many.
-func accounts(ctx context.Context, client *redis.Client, limits *limiter.Redis) error {
-	used, err := client.MemoryUsage(ctx, "fap:v1:{bench0}:api").Result()
-	if err != nil {
-		return fmt.Errorf("measure Redis: %w", err)
-	}
-	before, resting := usedBy(ctx, client), heap()
-	began := time.Now()
-	err = take(ctx, limits, manyAccounts)
-	if err != nil {
-		return err
-	}
-	took := time.Since(began)
-	began = time.Now()
-	if err := take(ctx, limits, manyAccounts); err != nil {
-		return err
-	}
-	fmt.Printf("\nAccounts in Redis\n")
-	fmt.Printf("  %-42s %10d\n", "bytes of a busy account", used)
-	fmt.Printf("  %-42s %10d\n", fmt.Sprintf("bytes of each of %d, in Redis", manyAccounts), (usedBy(ctx, client)-before)/manyAccounts)
-	fmt.Printf("  %-42s %10d\n", "bytes of each in the proxy", (heap()-resting)/manyAccounts)
-	fmt.Printf("  %-42s %10.1f\n", "their first admission, µs, 16 in flight", float64(took.Nanoseconds())/1e3/manyAccounts)
-	fmt.Printf("  %-42s %10.1f\n", "the next one, µs", float64(time.Since(began).Nanoseconds())/1e3/manyAccounts)
-	return nil
-}
-
-// take takes one permit of each account.
-func take(ctx context.Context, limits *limiter.Redis, accounts int) error {
-	windows := []limiter.Window{{Requests: 120, Per: time.Minute}, {Requests: 3600, Per: time.Hour}}
-	const flying = 16
-	var running sync.WaitGroup
-	errs := make([]error, flying)
-	for n := range flying {
-		running.Go(func() {
-			for i := n; i < accounts && errs[n] == nil; i += flying {
-				permit, err := limits.Take(ctx, limiter.Request{Budgets: []limiter.Budget{{Key: "api/many" + strconv.Itoa(i), Windows: windows}}})
-				if errs[n] = err; err == nil {
-					permit.Sent()
-				}
-			}
-		})
-	}
-	running.Wait()
-	return errors.Join(errs...)
-}
-
-func usedBy(ctx context.Context, client *redis.Client) int64 {
-	var used int64
-	info, _ := client.InfoMap(ctx, "memory").Result()
-	used, _ = strconv.ParseInt(info["Memory"]["used_memory"], 10, 64)
-	return used
-}
-
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

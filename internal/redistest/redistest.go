@@ -42,6 +42,7 @@ type Server struct {
 	lines   []string // of its configuration, but for the ports
 	files   *Files   // nil: plain
 	acl     bool
+	clock   string // the file that says how far its clock was set; "": it is the machine's
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when cmd did
@@ -104,6 +105,7 @@ func (s *Server) launch() bool {
 	s.configure()
 	s.cmd = exec.Command(path, filepath.Join(s.dir, "redis.conf"))
 	s.cmd.SysProcAttr = dieWithParent()
+	s.cmd.Env = s.environment()
 	if s.program == "redis-sentinel" {
 		s.cmd.Args = append(s.cmd.Args, "--sentinel")
 	}

@@ -1,0 +1,67 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// All replicas share one time. It is Redis's, and goes on as before when Redis's clock is set, or another server takes over whose
+// clock is ahead: each call says what the caller takes the time for, by its own monotonic clock, and a script that finds
+// another does nothing. Then who asked measures by how much the clock was set, and alive.lua takes it off, for all. So stamps never age
+// at once, and nobody waits for what a clock that was set back has put into the future.
+//
+// In a Cluster, whose nodes have clocks of their own, each is believed.
+
+// clockSlack is how far off a replica may take the time to be: half of what the slowest answer takes, and more. A clock that is
+// set by less than this, and a call's patience, is not noticed, which the guard is to cover.
+const clockSlack = 200 * time.Millisecond
+
+// errStepped: Redis's clock was set, or ours stood still.
+var errStepped = errors.New("the clock of Redis is not where it was")
+
+// bounds are the earliest and the latest time for a call that is sent now and waited for so long; 0 and the end of all times
+// while nothing is known.
+func (s *Redis) bounds(patience time.Duration) (earliest, latest int64) {
+	if s.cluster || s.epoch.Load() == 0 {
+		return 0, 1 << 52
+	}
+	now := s.now()
+	return s.foreign(now - clockSlack), s.foreign(now + patience + clockSlack)
+}
+
+// deviation is by how much the time that a call brought, which began then, is not what we take it for; 0 if the call's length or
+// our clocks' inaccuracy may explain that. In µs.
+func (s *Redis) deviation(shared int64, began time.Time) int64 {
+	if s.cluster || s.epoch.Load() == 0 {
+		return 0
+	}
+	now := s.now()
+	earliest, latest := s.foreign(now-time.Since(began)-clockSlack), s.foreign(now+clockSlack)
+	if shared >= earliest && shared <= latest {
+		return 0
+	}
+	return shared - (earliest+latest)/2
+}
+
+// clockWords are what a question begins with: what is added to Redis's clock, and what the time may be. s.mu is held.
+func (s *Redis) clockWords(text []byte, patience time.Duration) []byte {
+	earliest, latest := s.bounds(patience)
+	text = binary.BigEndian.AppendUint64(text, uint64(s.shift))
+	text = binary.BigEndian.AppendUint64(text, uint64(earliest))
+	return binary.BigEndian.AppendUint64(text, uint64(latest))
+}
+
+// synchronise sets our clock by the shared one, as well as a call that began then can tell. s.mu is held.
+func (s *Redis) synchronise(shared int64, began time.Time) {
+	trip := time.Since(began)
+	middle := began.Add(trip / 2).Sub(s.base)
+	if s.epoch.Load() == 0 {
+		s.epoch.Store(shared - int64(middle/time.Microsecond))
+	}
+	s.bestTrip += s.bestTrip/16 + time.Microsecond // an old one is worth less
+	if trip <= s.bestTrip || s.bestTrip < 10*time.Microsecond {
+		s.bestTrip = trip
+		s.skew.Store(int64(s.local(shared) - middle))
+	}
+}

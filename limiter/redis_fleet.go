@@ -1,0 +1,340 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// fleet is what a beat tells of the replicas.
+type fleet struct {
+	alive int   // with us, if we said that we are
+	held  []int // one in so many of each budget is to be left to each of those who may be alive without us
+	isNew bool  // Redis did not know of us
+}
+
+// size is how many replicas there may be.
+func (f fleet) size() int { return f.alive + len(f.held) }
+
+// ownChannel is where a replica listens so that Redis can tell that its connections are there; in a Cluster at the
+// server that has the replicas.
+func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
+
+// beat says that we are alive, unless the name is empty, and tells who is. If Redis's clock was set that is set right before.
+func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
+	ctx, cancel := context.WithTimeout(ctx, beatPatience)
+	defer cancel()
+	others, set, err := s.askFleet(ctx, name, 0)
+	if err == nil && set != 0 {
+		if _, _, err = s.askFleet(ctx, "", set); err == nil {
+			others, set, err = s.askFleet(ctx, name, 0)
+		}
+	}
+	if err == nil && set != 0 {
+		err = errStepped
+	}
+	if err != nil {
+		return fleet{}, err
+	}
+	if all, ok := s.client.(*redis.ClusterClient); ok { // a part of it that is away is seen by all replicas
+		err = all.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error { return master.Ping(ctx).Err() })
+	}
+	return others, err
+}
+
+// askFleet runs alive.lua once. set is by how much the clock is not where we take it to be; if that is not 0 nothing else counts.
+func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (others fleet, set int64, err error) {
+	s.mu.Lock()
+	began := time.Now()
+	earliest, latest := s.bounds(beatPatience - clockSlack)
+	if name != "" {
+		s.beaten = s.now()
+	}
+	part, shift := s.part(), s.shift
+	s.mu.Unlock()
+	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, channel, name, part, earliest, latest, correction, shift))
+	if err == nil && len(answer) < 5 {
+		err = errGarbled
+	}
+	if err != nil {
+		return fleet{}, 0, err
+	}
+	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1}
+	for _, held := range answer[5:] {
+		others.held = append(others.held, max(2, int(held)))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shift = answer[1]
+	switch set = s.deviation(answer[0], began); {
+	case set != 0 && answer[4] == 1: // it is ours that stood still
+		s.bestTrip, set = 0, 0
+		s.suspectRings()
+	case set != 0:
+		return fleet{}, set, nil
+	}
+	s.synchronise(answer[0], began)
+	if s.state == linked {
+		s.sawReplicas(others, name != "")
+	}
+	return others, 0, nil
+}
+
+// part is one in how many of each budget we take if Redis is lost now, and the others are to leave to us; 0: nothing, as there are
+// no others. s.mu is held.
+func (s *Redis) part() int {
+	switch {
+	case s.replicas == 1:
+		return 0
+	case s.replicas > 0:
+		s.said = s.replicas
+	default:
+		s.said = max(1, s.seen)
+	}
+	return s.said
+}
+
+// sawReplicas notes who is alive, and what is to be left to those who may be. s.mu is held.
+func (s *Redis) sawReplicas(others fleet, counted bool) {
+	if counted {
+		s.seen = others.size()
+	}
+	s.checked = s.now()
+	slices.Sort(others.held)
+	if slices.Equal(others.held, s.held) {
+		return
+	}
+	s.held = others.held
+	for _, b := range s.all {
+		b.held = s.held
+	}
+	s.changes++
+	s.dismissHopeless(s.now())
+	s.pump(s.now())
+}
+
+const (
+	// beatPatience is the longest that is waited for the answer to a beat; one that comes to Redis later does not count.
+	beatPatience = 2 * patience
+	// checkedFor is for how long it is known who is alive: who decides after that looks again before.
+	checkedFor = 400 * time.Millisecond
+	// noticed is how long the others may take to leave us what is ours, after we last told them that we are alive: until
+	// that has come, they miss us, they look, and have asked for the last permit that they asked for before.
+	noticed = beatPatience + silent + checkedFor + patience + 100*time.Millisecond
+	// idleFor is how long what is left of a budget must have been left to pass for what nobody wants.
+	idleFor = time.Second
+)
+
+// silence is what is told of replicas that may count alone.
+type silence struct {
+	since time.Time // zero: there is none
+	told  bool
+}
+
+// toldAfter keeps what heals at once from being told.
+const toldAfter = 3 * time.Second
+
+// tell reports that replicas are silent, or are not any more.
+func (s *Redis) tell(of *silence, silent bool) {
+	switch {
+	case !silent && of.told:
+		*of = silence{}
+		s.observe(Event{Kind: ReplicasHeard})
+	case !silent:
+		*of = silence{}
+	case of.since.IsZero():
+		of.since = time.Now()
+	case !of.told && time.Since(of.since) > toldAfter:
+		of.told = true
+		s.observe(Event{Kind: ReplicaSilent})
+	}
+}
+
+// lookAgain looks who is alive if it is not known by now.
+func (s *Redis) lookAgain(ctx context.Context) {
+	s.mu.Lock()
+	stale := s.state == linked && s.seen > 1 && s.now()-s.checked > checkedFor
+	s.mu.Unlock()
+	if stale {
+		_, _ = s.beat(ctx, "") // Redis is away: the question that follows finds that out
+	}
+}
+
+// reset lets the shared clock be set right.
+func (s *Redis) reset(ctx context.Context) error {
+	_, err := s.beat(ctx, "")
+	return err
+}
+
+// lost makes us count alone, since Redis cannot be reached, if that was found in the present state.
+func (s *Redis) lost(link int, err error) {
+	s.mu.Lock()
+	if s.link != link || s.state == unseen || s.state == cut {
+		s.mu.Unlock()
+		return
+	}
+	s.muted, s.doubt = false, 0
+	if s.replicas != 1 && s.seen > 1 && !sharedFate(err) && s.refused.Load() <= int64(s.checked) {
+		s.muted, s.doubt = true, s.beaten-clockSlack
+	}
+	s.change(cut)
+	for _, a := range s.changesDue {
+		s.amendHere(a)
+	}
+	s.changesDue = nil
+	s.cuts++
+	s.mu.Unlock()
+	if err == errForgotten { // what another told is not told again
+		s.tellForgotten()
+	}
+	s.nudge()
+	s.observe(Event{Kind: RedisLost, Err: err})
+}
+
+// tellForgotten lets the others give Redis what they know before we do: what they counted last we may not have heard of yet, and
+// once we count there again nothing shows them that it is missing.
+func (s *Redis) tellForgotten() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = s.client.Publish(ctx, channel, forgotten).Err() // if it does not arrive, Redis is away for them, too, or we are alone
+}
+
+// forgotten is what is told then.
+const forgotten = "forgotten"
+
+// heardForgotten takes it in.
+func (s *Redis) heardForgotten() {
+	s.mu.Lock()
+	state, link := s.state, s.link
+	s.mu.Unlock()
+	if state == linked {
+		s.lost(link, fmt.Errorf("another replica found: %w", errForgotten))
+	}
+}
+
+// sharedFate reports whether an error says that Redis itself is gone or does not serve, so that the others have lost it, too. Silence
+// does not: it may be we who are cut off.
+func sharedFate(err error) bool {
+	var refused redis.Error
+	var dial *net.OpError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, redis.ErrClosed), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return true
+	case errors.As(err, &dial) && dial.Timeout():
+		return false
+	}
+	return errors.As(err, &refused)
+}
+
+// dials notes when Redis refused a connection: the client tries again until the call's time is over, so that its error is that.
+type dials struct{ s *Redis }
+
+func (d dials) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			d.s.refused.Store(int64(d.s.now()))
+		}
+		return conn, err
+	}
+}
+
+func (dials) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (dials) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// unmute begins with our share when the others have had time to leave it to us.
+func (s *Redis) unmute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if !s.muted || now < s.doubt+clockSlack+noticed {
+		return
+	}
+	s.muted = false
+	s.divideAll()
+}
+
+// doubtful reports whether others may have used what we have not heard of. s.mu is held.
+func (s *Redis) doubtful() bool { return s.state == cut && s.doubt != 0 && !s.muted }
+
+// met notes a budget's windows. If others may have used it since Redis was lost, it takes in what they may have.
+func (s *Redis) met(b *budget, windows []Window, now time.Duration) {
+	if len(windows) == 0 {
+		return
+	}
+	b.windows = windows
+	if b.doubted {
+		b.doubted = false
+		s.assume(b, now)
+	}
+}
+
+// assume takes for used what the others may have used between the last that we know and the time from which they leave us our
+// share: what was free for some time, and so wanted by nobody, but for one in so many of it; of the rest, all.
+func (s *Redis) assume(b *budget, now time.Duration) {
+	if b.share <= 1 || b.share == nobody {
+		return
+	}
+	unknown := now - s.doubt
+	taken, idle := b.keep, b.keep
+	for _, w := range b.windows {
+		limit, length := b.shrunk.of(w.Requests, now), w.Per+s.guard
+		free := max(0, limit-b.known.since(now-length))
+		if length < unknown { // perhaps more than once
+			free = b.known.most(limit, length, s.doubt, now)
+		}
+		taken = min(taken, free)
+		idle = min(idle, max(0, limit-b.known.since(now-length-unknown-idleFor)))
+	}
+	used := max(0, taken-idle/b.share)
+	at := now
+	if b.ring.count > 0 {
+		at = max(at, b.ring.last(1))
+	}
+	b.assumed = assumed{at, (used + b.share - 1) / b.share}
+	for range b.assumed.count {
+		b.ring.push(at, b.keep, longAgo)
+	}
+	b.divided = max(b.divided, at)
+}
+
+// assumed is what was taken for used, as stamps of our share.
+type assumed struct {
+	at    time.Duration
+	count int
+}
+
+// believe gives back what was assumed, as it is known by now.
+func (b *budget) believe() {
+	for range b.assumed.count {
+		b.ring.remove(b.assumed.at)
+	}
+	b.assumed = assumed{}
+}
+
+// dismissHopeless refuses those who wait for a budget of which there is nothing for us. s.mu is held.
+func (s *Redis) dismissHopeless(now time.Duration) {
+	s.plan(now, false)
+	var hopeless []*waiter
+	for e := s.waiting.Front(); e != nil; e = e.Next() {
+		if w := e.Value.(*waiter); w.expected >= unforeseen {
+			hopeless = append(hopeless, w)
+		}
+	}
+	for _, w := range hopeless {
+		s.dequeue(w, false)
+		s.changes++
+		s.refuse(w, now)
+	}
+}
