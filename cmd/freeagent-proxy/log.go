@@ -21,7 +21,7 @@ func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.TimeKey = "time"
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(encoding)
+	var encoder zapcore.Encoder = lineEncoder{zapcore.NewJSONEncoder(encoding)}
 	if cfg.Format == "console" {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
