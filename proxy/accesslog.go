@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -25,32 +23,31 @@ const statusClientGone = 499
 // and what the access log says of it.
 type exchange struct {
 	http.ResponseWriter
-	control    http.ResponseController
-	idle       time.Duration // how long the client may take none of the answer
-	connection *connection
-	began      time.Time
-	requestID  string
-	header     [1]string // X-Request-Id
-	method     string
-	path       string // see loggedPath
-	client     string
-	account    string
-	budgets    []limiter.Budget // that it is counted in, once that is known
-	rateLimit  *rateLimit       // what the client is told of them
-	reason     string           // why we refused, or how the transfer ended
-	status     int              // 0 until the header is written
-	waited     time.Duration    // for permits and tokens
-	attempts   int
-	urls       *urls // nil: URLs pass as they are
-	upstream   bool  // the answer is FreeAgent's
-	unread     bool  // the request has a body that was not read to its end
-	line       [1]zap.Field
+	control   http.ResponseController
+	idle      time.Duration // how long the client may take none of the answer
+	moved     time.Time     // when the deadline for that was last set
+	began     time.Time
+	requestID string
+	header    [1]string // X-Request-Id
+	method    string
+	path      string // see loggedPath
+	client    string
+	account   string
+	budgets   []limiter.Budget // that it is counted in, once that is known
+	rateLimit *rateLimit       // what the client is told of them
+	reason    string           // why we refused, or how the transfer ended
+	status    int              // 0 until the header is written
+	waited    time.Duration    // for permits and tokens
+	attempts  int
+	urls      *urls // nil: URLs pass as they are
+	upstream  bool  // the answer is FreeAgent's
+	unread    bool  // the request has a body that was not read to its end
+	line      [1]zap.Field
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{
 		ResponseWriter: w,
-		connection:     connectionOf(r),
 		control:        *http.NewResponseController(w),
 		idle:           p.config.Timeout,
 		began:          time.Now(),
@@ -123,30 +120,11 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// connection is what is remembered of one from request to request.
-type connection struct {
-	moved time.Time // when the deadline for writing was last set
-}
-
-type connectionKey struct{}
-
-// ConnContext is for http.Server. Without it each answer sets the connection's deadline, which costs a microsecond.
-func ConnContext(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, new(connection))
-}
-
-// connectionOf is the request's connection. In HTTP/2 each request has its own deadline.
-func connectionOf(r *http.Request) *connection {
-	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok && r.ProtoMajor == 1 {
-		return c
-	}
-	return new(connection)
-}
-
-// extend gives the client another while to take some of the answer; each write does.
+// extend gives the client another while to take some of the answer; each write does. net/http takes the deadline off the
+// connection behind each answer, so it is never one of an earlier request that holds.
 func (x *exchange) extend() {
-	if now := time.Now(); now.Sub(x.connection.moved) > x.idle/8 {
-		x.connection.moved = now
+	if now := time.Now(); now.Sub(x.moved) > x.idle/8 {
+		x.moved = now
 		_ = x.control.SetWriteDeadline(now.Add(x.idle)) // a writer without deadlines is a test's
 	}
 }

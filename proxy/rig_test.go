@@ -105,7 +105,6 @@ func (r *rig) listen(cfg proxy.Config) {
 		Handler:                      r.proxy,
 		ReadHeaderTimeout:            10 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
-		ConnContext:                  proxy.ConnContext,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(io.Discard, "", 0),

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"freeagent-proxy/proxy"
 )
 
 const (
@@ -117,7 +115,6 @@ func (s *server) newHTTP(handler http.Handler) *http.Server {
 		Handler:                      handler,
 		ReadHeaderTimeout:            headerPatience,
 		IdleTimeout:                  idlePatience,
-		ConnContext:                  proxy.ConnContext,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // `OPTIONS *` is refused as every OPTIONS is
 		ErrorLog:                     s.httpLog,
