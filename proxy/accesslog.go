@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httputil"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -28,7 +29,6 @@ type exchange struct {
 	moved     time.Time     // when the deadline for that was last set
 	began     time.Time
 	requestID string
-	header    [1]string // X-Request-Id
 	method    string
 	path      string // see loggedPath
 	client    string
@@ -43,21 +43,36 @@ type exchange struct {
 	upstream  bool  // the answer is FreeAgent's
 	unread    bool  // the request has a body that was not read to its end
 	line      [1]zap.Field
+	usage     [4]limiter.Usage
+
+	// What the steps need, made once and used again; see newExchange.
+	sending sending
+	rewrite urls
+}
+
+// newExchange makes one for the pool. The parts of it that cost something to make are each exchange's own, but
+// outlive it. Nothing may hold on to an exchange when its request is answered.
+func (p *Proxy) newExchange() any {
+	x := new(exchange)
+	s := &x.sending
+	s.reverse = httputil.ReverseProxy{
+		Rewrite:        s.rewrite,
+		Transport:      s,
+		ModifyResponse: s.receive,
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
+		BufferPool:     p.buffers,
+		ErrorLog:       discard, // what ends a transfer is in the access log
+	}
+	return x
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{
-		ResponseWriter: w,
-		control:        *http.NewResponseController(w),
-		idle:           p.config.Timeout,
-		began:          time.Now(),
-		requestID:      requestID(r),
-		method:         r.Method,
-		path:           loggedPath(r.RequestURI),
-		unread:         r.ContentLength != 0,
-	}
-	x.header[0] = x.requestID
-	w.Header()["X-Request-Id"] = x.header[:]
+	x := p.exchanges.Get().(*exchange)
+	x.ResponseWriter, x.control = w, *http.NewResponseController(w)
+	x.idle, x.began = p.config.Timeout, time.Now()
+	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
+	x.unread = r.ContentLength != 0
+	w.Header()["X-Request-Id"] = []string{x.requestID}
 	return x
 }
 
@@ -98,6 +113,10 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 		_ = x.control.Flush()
 		panic(fault)
 	}
+	reverse := x.sending.reverse
+	*x = exchange{}
+	x.sending.reverse = reverse
+	p.exchanges.Put(x)
 }
 
 // MarshalLogObject is the access log's line.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"time"
 
 	"freeagent-proxy/limiter"
@@ -21,8 +20,7 @@ type sending struct {
 	target  target
 	body    *body
 	reverse httputil.ReverseProxy
-	url     url.URL // where to
-	err     error   // why there is no answer
+	err     error // why there is no answer
 
 	presence context.Context // ends when the client is known to have left
 	patience time.Duration   // how long the request may still wait for its turn

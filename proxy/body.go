@@ -54,7 +54,7 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	if r.ContentLength > maxBody {
 		return nil, errBodyTooLarge
 	}
-	client := &upload{Reader: r.Body, control: &x.control, idle: p.config.Timeout, draining: p.draining}
+	client := &upload{Reader: r.Body, control: x.control, idle: p.config.Timeout, draining: p.draining}
 	defer client.finish(context.AfterFunc(p.draining, client.interrupt))
 	read := &body{owner: p.bodies}
 	if err := read.fromClient(x, r, client); err != nil {
@@ -85,7 +85,7 @@ func (b *body) fromClient(x *exchange, r *http.Request, client io.Reader) error 
 // down: nothing of it has been sent yet.
 type upload struct {
 	io.Reader
-	control  *http.ResponseController
+	control  http.ResponseController // a copy: interrupt may come late
 	idle     time.Duration
 	draining context.Context
 }

@@ -13,18 +13,13 @@ import (
 )
 
 // forward sends the request upstream and its answer to the client. The ReverseProxy is a value
-// of its own for each request, so that what belongs to one request needs no context
+// of its own for each exchange, so that what belongs to one request needs no context
 // value and cannot be seen by another.
 func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *body) error {
-	s := &sending{p: p, x: x, passage: to, target: t, body: b, presence: presence(r), patience: to.client.wait(r)}
-	s.reverse = httputil.ReverseProxy{
-		Rewrite:        s.rewrite,
-		Transport:      s,
-		ModifyResponse: s.receive,
-		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
-		BufferPool:     p.buffers,
-		ErrorLog:       discard, // what ends a transfer is in the access log
-	}
+	s := &x.sending
+	s.p, s.x, s.passage, s.target, s.body = p, x, to, t, b
+	s.presence, s.patience = presence(r), to.client.wait(r)
+	s.reverse.FlushInterval = 0
 	delete(r.Header, "Upgrade") // ReverseProxy would pass it on, or fail at one that it cannot print
 	s.reverse.ServeHTTP(x, r)
 	return s.err
@@ -54,14 +49,13 @@ func presence(r *http.Request) context.Context {
 // it: ReverseProxy has dropped what does not parse from the query by now, so it is put back.
 func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	upstream := s.p.config.Upstream
-	s.url = url.URL{
+	*pr.Out.URL = url.URL{
 		Scheme:     upstream.Scheme,
 		Host:       upstream.Host,
 		Opaque:     s.target.path,
 		RawQuery:   s.target.query,
 		ForceQuery: s.target.hasQuery,
 	}
-	pr.Out.URL = &s.url
 	pr.Out.Host = upstream.Host
 	// The body has been read; each attempt opens it anew.
 	pr.Out.Body, pr.Out.ContentLength, pr.Out.TransferEncoding, pr.Out.Trailer = nil, 0, nil, nil
@@ -78,7 +72,7 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 // receive prepares FreeAgent's answer for the client.
 func (s *sending) receive(resp *http.Response) error {
 	cleanResponse(resp.Header)
-	s.rateLimit.tell(resp.Header, s.p.config.Limiter)
+	s.rateLimit.tell(resp.Header, s.p.config.Limiter, s.x.usage[:0])
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		s.x.Header()["Content-Type"] = nil // else net/http guesses one
 	}

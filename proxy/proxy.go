@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -72,6 +73,7 @@ type Proxy struct {
 	standIns  standIns
 	transport http.RoundTripper
 	buffers   *bufferPool
+	exchanges sync.Pool // of *exchange
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 }
@@ -89,6 +91,7 @@ func New(c Config) *Proxy {
 		gzips:     newGzips(),
 		origin:    []string{upstreamOrigin(c.Upstream)},
 	}
+	p.exchanges.New = p.newExchange
 	p.draining, p.drain = context.WithCancel(context.Background())
 	for _, host := range c.Hosts {
 		p.hosts[canonicalHost(host)] = true

@@ -62,13 +62,12 @@ func windowName(per time.Duration) string {
 // wholeSeconds rounds up.
 func wholeSeconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }
 
-// tell writes the headers. t is when more becomes available: the oldest request then leaves its window.
-func (l *rateLimit) tell(h http.Header, from Limiter) {
+// tell writes the headers; room is for what it asks. t is when more becomes available: the oldest request then leaves its window.
+func (l *rateLimit) tell(h http.Header, from Limiter, room []limiter.Usage) {
 	if len(l.names) == 0 {
 		return
 	}
-	var room [4]limiter.Usage
-	usage := from.AppendUsage(room[:0], l.budgets...)
+	usage := from.AppendUsage(room, l.budgets...)
 	least := 0
 	for i, u := range usage {
 		if u.Remaining < usage[least].Remaining || u.Remaining == usage[least].Remaining && u.Reset > usage[least].Reset {

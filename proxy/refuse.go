@@ -292,7 +292,7 @@ func (f refusal) write(x *exchange, r *http.Request, limits Limiter) {
 	h.Set("Proxy-Status", "freeagent-proxy; error="+f.kind+"; details="+structuredString(f.details))
 	h.Set("Cache-Control", "no-store")
 	if f.rateLimit != nil {
-		f.rateLimit.tell(h, limits)
+		f.rateLimit.tell(h, limits, x.usage[:0])
 	}
 	if f.after > 0 {
 		h.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.after), 10))

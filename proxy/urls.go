@@ -16,6 +16,7 @@ type urls struct {
 	account string
 	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
 	outward wanted // what is rewritten in answers: exactly what FreeAgent writes
+	plain   rewrittenBody
 }
 
 // rewriter decides whether an exchange's URLs are rewritten, and to what the client's are.
@@ -30,7 +31,9 @@ func (p *Proxy) rewriter(x *exchange, r *http.Request, t target, c *client) *url
 	if origin == "" || origin+prefix == p.origin[0] {
 		return nil
 	}
-	return &urls{proxy: p, account: x.account, prefix: prefix, outward: wanted{origins: p.origin, with: origin + prefix}}
+	x.rewrite.proxy, x.rewrite.account, x.rewrite.prefix = p, x.account, prefix
+	x.rewrite.outward = wanted{origins: p.origin, with: origin + prefix}
+	return &x.rewrite
 }
 
 func accountPrefix(name string) string { return "/accounts/" + name }

@@ -66,7 +66,7 @@ func (u *urls) headers(out *wanted, h http.Header) {
 // body rewrites an answer's body. A short one keeps a Content-Length, without which old programs do not
 // see its end; a long one, and one that came in chunks, is handed on as it comes.
 func (u *urls) body(out *wanted, f format, resp *http.Response) {
-	body := u.reader(out, f, resp.Body)
+	body := u.readInto(&u.plain, out, f, resp.Body)
 	resp.Body = body
 	if resp.ContentLength < 0 || resp.ContentLength >= copyBuffer || !body.whole() {
 		forget(resp.Header)
@@ -92,7 +92,11 @@ type rewrittenBody struct {
 }
 
 func (u *urls) reader(out *wanted, f format, source io.ReadCloser) *rewrittenBody {
-	return &rewrittenBody{
+	return u.readInto(new(rewrittenBody), out, f, source)
+}
+
+func (u *urls) readInto(b *rewrittenBody, out *wanted, f format, source io.ReadCloser) *rewrittenBody {
+	*b = rewrittenBody{
 		rewritten: rewritten{
 			source: source,
 			choose: func([]byte) scanner { return f.scanner(out) },
@@ -101,6 +105,7 @@ func (u *urls) reader(out *wanted, f format, source io.ReadCloser) *rewrittenBod
 		Closer:  source,
 		buffers: u.proxy.buffers,
 	}
+	return b
 }
 
 // Close gives back the window.
