@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +139,34 @@ func TestRefreshTokenIsKeptAliveAtStart(t *testing.T) {
 		}
 		synctest.Wait()
 		r.refreshes(2)
+	})
+}
+
+// The way to the store and back is not paid for each account by itself.
+func TestGrantsAreLoadedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		const accounts = 320
+		names := make([]string, accounts)
+		for i := range names {
+			names[i] = fmt.Sprintf("account-%d", i)
+			if err := r.store.Save(context.Background(), tokens.Grant{Account: names[i], RefreshToken: "r", Version: 1}, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.store.on("load", func() error { time.Sleep(time.Second); return nil })
+		began := time.Now()
+		if err := r.Start(context.Background(), names); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != accounts/32*time.Second {
+			t.Errorf("took %v, want 32 at a time", took)
+		}
+		for _, name := range names {
+			if got := r.Status(name); got.State != tokens.StateOK {
+				t.Fatalf("%s: %q (%s)", name, got.State, got.Reason)
+			}
+		}
 	})
 }
 

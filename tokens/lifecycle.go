@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -31,30 +33,44 @@ func (m *Manager) Start(ctx context.Context, names []string) error {
 	return err
 }
 
+// loadsAtOnce is how many grants are loaded at the same time: enough to hide the way to Redis and back.
+const loadsAtOnce = 32
+
 // load loads grants. listed: the store could be asked at all.
 func (m *Manager) load(ctx context.Context, names []string) (listed bool, err error) {
 	stored, listErr := m.cfg.Store.Accounts(ctx)
-	errs := []error{listErr}
-	for _, name := range names {
-		if ctx.Err() != nil {
-			errs = append(errs, context.Cause(ctx))
-			break
-		}
-		a, err := m.account(name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		switch _, found := slices.BinarySearch(stored, name); {
-		case listErr != nil:
-			err = listErr
-		case found:
-			err = m.look(a)
-			errs = append(errs, err)
-		}
-		a.loaded(err)
+	errs := make([]error, len(names))
+	var loading errgroup.Group
+	loading.SetLimit(loadsAtOnce)
+	for i, name := range names {
+		loading.Go(func() error {
+			errs[i] = m.loadOne(ctx, name, stored, listErr)
+			return nil
+		})
 	}
-	return listErr == nil, errors.Join(errs...)
+	_ = loading.Wait()
+	return listErr == nil, errors.Join(append(errs, listErr, context.Cause(ctx))...)
+}
+
+// loadOne loads an account's grant if it is among those stored. listErr says that this is not known.
+func (m *Manager) loadOne(ctx context.Context, name string, stored []string, listErr error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	a, err := m.account(name)
+	if err != nil {
+		return err
+	}
+	_, found := slices.BinarySearch(stored, name)
+	switch {
+	case listErr != nil:
+		a.loaded(listErr)
+		return nil
+	case found:
+		err = m.look(a)
+	}
+	a.loaded(err)
+	return err
 }
 
 // loaded notes how loading went.
