@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/redistest"
-	"freeagent-proxy/internal/simulator"
 )
 
 // hexDigest is a key as the configuration has it.
@@ -135,45 +134,43 @@ clients:
 func TestShareOverReplicas(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	settings := fmt.Sprintf(`limits: {api: [{requests: 20, per: 1h}], max_wait: 0s}
+	const per, share, windows = 2 * time.Second, 16, 4
+	settings := fmt.Sprintf(`limits: {api: [{requests: 20, per: %s}], guard: 200ms, max_wait: 1m}
 clients:
   nightly: {key_sha256: %s, share: 0.8}
   billing: {key_sha256: %s}
-`, hexDigest("nightly"), hexDigest("billing"))
-	w := newShared(t, simulator.Config{}, "redis://"+server.Addr(), settings)
-	w.authorise(w.sim.Authorize("owner"))
-	_, first := w.serve()
-	_, second := w.serve()
-	client := w.client(false)
-	await := time.Now().Add(patience)
-	for _, url := range []string{first, second} { // each has to have reached Redis
-		for status := 0; status != http.StatusOK; time.Sleep(10 * time.Millisecond) {
-			if status, _ = call(t, client, "GET", url+"/v2/company", "X-Api-Key: nightly"); time.Now().After(await) {
-				t.Fatalf("%s is not served: %d", url, status)
+`, per, hexDigest("nightly"), hexDigest("billing"))
+	f := newFleet(t, 2, simNoLimits, "redis://"+server.Addr(), settings)
+	client := f.world.client(false)
+	var asking sync.WaitGroup
+	for i := range windows * share {
+		asking.Go(func() {
+			status, body := call(t, client, "GET", f.members[i%2].url+"/v2/contacts?nightly", "X-Api-Key: nightly")
+			if status != http.StatusOK {
+				t.Errorf("%d %s", status, body)
 			}
+		})
+	}
+	asking.Wait()
+	var at []time.Time
+	for _, r := range f.arrivals() {
+		if strings.HasSuffix(r.Target, "?nightly") {
+			at = append(at, r.Time)
 		}
 	}
-	count := func(who string, each int) (served int) {
-		var asking sync.WaitGroup
-		var mu sync.Mutex
-		for range each {
-			for _, url := range []string{first, second} {
-				asking.Go(func() {
-					status, _ := call(t, client, "GET", url+"/v2/company", "X-Api-Key: "+who)
-					mu.Lock()
-					defer mu.Unlock()
-					if status == http.StatusOK {
-						served++
-					}
-				})
+	for i, from := range at {
+		n := 0
+		for _, t := range at[i:] {
+			if t.Sub(from) < per {
+				n++
 			}
 		}
-		asking.Wait()
-		return served
+		if n > share {
+			t.Fatalf("FreeAgent saw %d of nightly's requests within %s, want at most %d", n, per, share)
+		}
 	}
-	nightly := 2 + count("nightly", 15)
-	billing := count("billing", 5)
-	if nightly != 16 || billing != 4 || len(w.arrivals()) != 20 {
-		t.Errorf("nightly got %d and billing %d of 20 requests, and FreeAgent %d; want 16, 4 and 20", nightly, billing, len(w.arrivals()))
+	// It had all of its share, or nearly so, while nobody else asked.
+	if took := at[len(at)-1].Sub(at[0]); took > (windows+1)*(per+200*time.Millisecond) {
+		t.Errorf("%d requests took %v", len(at), took)
 	}
 }
