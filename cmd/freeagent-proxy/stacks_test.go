@@ -134,7 +134,7 @@ func (p *program) run(words ...string) (output string, err error) {
 	p.t.Helper()
 	name, err := exec.LookPath(words[0])
 	if err != nil {
-		p.t.Fatalf("%v; the command that installs it is in the Makefile, at test", err)
+		p.t.Fatalf("%v; `make test` installs it", err)
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), 4*patience)
 	defer cancel()
