@@ -95,6 +95,7 @@ func TestHTTP2(t *testing.T) {
 		{"HEAD", "/v2/company", "", nil, 200, "HEAD /v2/company"},
 		{"GET", "/v2/company", "", []string{"Sec-Fetch-Site: cross-site"}, 403, ""},
 		{"GET", "/nonsense", "", nil, 404, ""},
+		{"GET", "/v2/contacts?search=a HTTP/1.0", "", nil, 400, ""},
 		{"OPTIONS", "/v2/company", "", nil, 405, ""},
 	} {
 		before := len(h.arrivals())
