@@ -53,7 +53,7 @@ func (p *Proxy) handOut(x *exchange, r *http.Request, t target, shown, listener 
 	}
 	x.client = who.Name
 	if !request.knownGrant() {
-		return fmt.Errorf("%w %q", errGrantType, request.grantType)
+		return errGrantType
 	}
 	answer, err := json.Marshal(map[string]any{
 		"access_token":             p.standIns.issue(standIn{accessStandIn, who.Name, key, standInLife}),
@@ -149,7 +149,7 @@ func tokenFields(contentType, body string) (url.Values, error) {
 	case mediaType == "multipart/form-data":
 		form, err := multipart.NewReader(strings.NewReader(body), parameters["boundary"]).ReadForm(maxTokenRequest)
 		if err != nil {
-			return nil, err
+			return nil, errors.New("it is no multipart form") // the error might quote a secret
 		}
 		defer form.RemoveAll()
 		return form.Value, nil
@@ -172,18 +172,21 @@ func tokenFields(contentType, body string) (url.Values, error) {
 }
 
 // grantee finds the client that asks for a token, and the key that it showed. An id that is a client's name must
-// come with a key of that client. Any other id is one from the program's time with FreeAgent: it does not matter
-// if the client is known by a key all the same, by its listener or by its address.
+// come with a key of that client, or from that client if it has no key. Any other id is one from the program's time with
+// FreeAgent: it does not matter if the client is known by a key all the same, by its listener or by its address.
 func (c *clients) grantee(r *http.Request, t tokenRequest, shown, listener *client) (*client, keyMark, error) {
 	found, mark := c.withSecret(t.secret)
 	named := c.named[t.id]
 	switch {
-	case named != nil && found != named:
+	case named != nil && found != named && (found != nil || len(named.Keys) > 0):
 		return nil, keyMark{}, fmt.Errorf("wrong key for client %q", t.id)
 	case found != nil:
 		return found, mark, nil
 	}
 	who, err := c.identify(r, shown, listener)
+	if err == nil && named != nil && who != named {
+		err = fmt.Errorf("client %q calls as client %q", who.Name, t.id)
+	}
 	return who, keyMark{}, err
 }
 

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
@@ -198,10 +199,37 @@ func TestTokenEndpointWithoutKeys(t *testing.T) {
 	known.do("GET", "/v2/company", "", "Authorization: Bearer "+got.AccessToken).passed(t, 200, fine)
 	equal(t, "calls", len(u.all()), 1)
 	known.do("POST", "/v2/token_endpoint", "grant_type=refresh_token", form, basic("billing", "its-secret")).refused(t, 401, "Access denied")
+	// Its own name is an id as good as any other.
+	known.do("POST", "/v2/token_endpoint", "grant_type=refresh_token", form, basic("near", "its-secret")).granted(t)
+	known.do("POST", "/v2/token_endpoint", "grant_type=refresh_token", form, basic("near", clientKey)).refused(t, 401, "Access denied")
 
 	// It names a client without a key, so it is no key elsewhere.
 	far, _ := withUpstream(t, well, clients(proxy.Client{Name: "near", Networks: prefixes("192.0.2.0/24"), Keys: digestsOf(clientKey)}))
 	far.do("GET", "/v2/company", "", "Authorization: Bearer "+got.AccessToken).refused(t, 401, "none of")
+}
+
+// Nothing that a token request says gets into the log, wherever in it a program has put its secret.
+func TestTokenRequestsAreNotLogged(t *testing.T) {
+	r, _ := withUpstream(t, well, clients(proxy.Client{Name: "billing", Keys: digestsOf(clientKey)}))
+	const secret, parts = "MARKED-secret", "Content-Type: multipart/form-data; boundary=xx"
+	good := basic("billing", clientKey)
+	for _, request := range [][]string{
+		{"grant_type=" + secret, form, good},
+		{"client_id=" + secret + "&client_secret=" + secret, form},
+		{`{"client_secret": "` + secret, jsonBody, good},
+		{"--xx\r\n" + secret + "\r\n\r\nvalue\r\n--xx--\r\n", parts, good},
+		{"--xx\r\nContent-Disposition: form-data; name=\"client_secret\"\r\n" + secret + "\r\n\r\n--xx--\r\n", parts},
+		{secret, parts, good},
+		{"--xx\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" + secret, parts, good},
+	} {
+		got := r.do("POST", "/v2/token_endpoint?client_secret="+secret, request[0], request[1:]...)
+		if got.status != 400 && got.status != 401 || strings.Contains(fmt.Sprint(got.header)+got.body, secret) {
+			t.Errorf("%q: %d %v %s", request[0], got.status, got.header, got.body)
+		}
+	}
+	if text := r.log.String(); strings.Contains(text, secret) || strings.Contains(text, clientKey) {
+		t.Errorf("logged: %s", text)
+	}
 }
 
 // The approve page explains, and leads nowhere.

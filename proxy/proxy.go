@@ -136,7 +136,7 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	if err := p.admit(r, shown != nil); err != nil {
 		return err // 403, 405, 421
 	}
-	target, notFound := parseTarget(r.RequestURI)
+	target, unusable := parseTarget(r.RequestURI)
 	if target.oauth != "" {
 		return p.oauth(x, r, target, shown, listener) // 400, 401, 404, 408, 413, 503
 	}
@@ -145,8 +145,8 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 		return err // 401
 	}
 	x.client = client.Name
-	if notFound != nil {
-		return notFound // 404
+	if unusable != nil {
+		return unusable // 400, 404
 	}
 	if err := client.permits(r.Method, target); err != nil {
 		return err // 403

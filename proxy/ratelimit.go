@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func newRateLimit(api limiter.Budget, share ...limiter.Budget) *rateLimit {
 			name := windowName(w.Per)
 			if i > 0 {
 				name = "share-" + name
+			}
+			if slices.Contains(l.names, name) { // as with X-RateLimit-Test's five a minute
+				name += "-" + strconv.Itoa(w.Requests)
 			}
 			l.names = append(l.names, name)
 			policies = append(policies, `"`+name+`";q=`+strconv.Itoa(w.Requests)+`;w=`+strconv.FormatInt(wholeSeconds(w.Per), 10))

@@ -65,7 +65,9 @@ func TestTightestWindowIsTold(t *testing.T) {
 		"hour":       {[]limiter.Budget{api}, 100, `"minute";q=120;w=60, "hour";q=130;w=3600`, `"hour";r=30;t=3480`},
 		"share":      {[]limiter.Budget{api, share}, 0, `"minute";q=120;w=60, "hour";q=130;w=3600, "share-minute";q=96;w=60`, `"share-minute";r=96;t=0`},
 		"odd window": {[]limiter.Budget{{Key: "odd", Windows: []limiter.Window{odd}}}, 0, `"1.5s";q=4;w=2`, `"1.5s";r=4;t=0`},
-		"no window":  {[]limiter.Budget{{Key: "none"}}, 0, "", ""},
+		"two of a length": {[]limiter.Budget{{Key: "two", Windows: []limiter.Window{minute, hour, {Requests: 5, Per: time.Minute}}}}, 0,
+			`"minute";q=120;w=60, "hour";q=130;w=3600, "minute-5";q=5;w=60`, `"minute-5";r=5;t=0`},
+		"no window": {[]limiter.Budget{{Key: "none"}}, 0, "", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -26,6 +26,7 @@ var (
 	errConnect         = errors.New("CONNECT asks for a tunnel")
 	errHost            = errors.New("host is not ours")
 	errCrossSite       = errors.New("cross-site browser request")
+	errTarget          = errors.New("space in the request-target")
 	errNotFound        = errors.New("path is not FreeAgent's API")
 	errOAuth           = errors.New("path is FreeAgent's OAuth")
 	errAccountRequired = errors.New("no account named and none is the default")
@@ -137,6 +138,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errCrossSite):
 		return refusal{status: http.StatusForbidden, kind: "http_request_denied",
 			details: "a web page of another origin made this request; the proxy serves programs only"}
+	case errors.Is(err, errTarget):
+		return refusal{status: http.StatusBadRequest, kind: "http_request_error",
+			details: "there is a space in the URL; write it as %20"}
 	case errors.Is(err, errNotFound):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
 			details: "the proxy serves FreeAgent's API below /v2/, and below /accounts/NAME/v2/"}

@@ -17,8 +17,12 @@ type target struct {
 // parseTarget cuts the request-target of a request line (RFC 9112, section 3.2), in
 // origin form or absolute form. What is not FreeAgent's API is errNotFound, and so is a path with dot
 // segments, plain or encoded: what it means is decided by whoever resolves it last. What only resembles FreeAgent's
-// OAuth is errOAuth: the answer to a refresh would hand tokens to the client.
+// OAuth is errOAuth: the answer to a refresh would hand tokens to the client. HTTP/2 lets spaces in (errTarget), which would cut
+// the request line that goes upstream into other parts.
 func parseTarget(requestURI string) (target, error) {
+	if strings.Contains(requestURI, " ") {
+		return target{}, errTarget
+	}
 	var t target
 	t.path, t.query, t.hasQuery = strings.Cut(originForm(requestURI), "?")
 	t.path = foldSlashes(t.path)

@@ -10,16 +10,45 @@ import (
 	"sync"
 )
 
+// maxZipping is how many answers are compressed at a time, by writers of 1.2 MB each. The answers past that, when many clients
+// take long ones slowly, are gzip that is not compressed.
+const maxZipping = 16
+
 // gzips are what zipping costs memory for, kept for the next answer.
-type gzips struct{ readers, writers sync.Pool }
+type gzips struct {
+	readers, writers sync.Pool
+	zipping          chan struct{} // holds one for each writer that is in use
+}
 
 func newGzips() *gzips {
 	return &gzips{
+		zipping: make(chan struct{}, maxZipping),
 		readers: sync.Pool{New: func() any { return new(gzip.Reader) }},
 		writers: sync.Pool{New: func() any {
 			w, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a valid level
 			return w
 		}},
+	}
+}
+
+// zip begins a gzip member.
+func (g *gzips) zip(out *bytes.Buffer) io.WriteCloser {
+	select {
+	case g.zipping <- struct{}{}:
+		w := g.writers.Get().(*gzip.Writer)
+		w.Reset(out)
+		return w
+	default:
+		return &storedZip{out: out}
+	}
+}
+
+// done gives back what zip has given; nil is nothing.
+func (g *gzips) done(zip io.WriteCloser) {
+	if w, ok := zip.(*gzip.Writer); ok {
+		w.Reset(nil)
+		g.writers.Put(w)
+		<-g.zipping
 	}
 }
 
@@ -31,8 +60,8 @@ type gzippedBody struct {
 	came   *bufio.Reader
 	plain  *rewrittenBody
 	reader *gzip.Reader
-	writer *gzip.Writer // nil until something has come, and for what is no gzip whatever it says
-	out    bytes.Buffer // what writer has written
+	writer io.WriteCloser // nil until something has come, and for what is no gzip whatever it says
+	out    bytes.Buffer   // what writer has written
 	buffer []byte
 	err    error
 }
@@ -78,8 +107,7 @@ func (b *gzippedBody) Read(p []byte) (int, error) {
 		case b.reader == nil: // no gzip
 			b.out.Write(b.buffer[:n])
 		case b.writer == nil:
-			b.writer = b.pools.writers.Get().(*gzip.Writer)
-			b.writer.Reset(&b.out)
+			b.writer = b.pools.zip(&b.out)
 			fallthrough
 		default:
 			_, _ = b.writer.Write(b.buffer[:n]) // a bytes.Buffer takes everything
@@ -106,10 +134,7 @@ func (b *gzippedBody) Close() error {
 	if b.reader != nil {
 		b.pools.readers.Put(b.reader)
 	}
-	if b.writer != nil {
-		b.writer.Reset(nil)
-		b.pools.writers.Put(b.writer)
-	}
+	b.pools.done(b.writer)
 	b.reader, b.writer = nil, nil
 	return b.answer.Close()
 }

@@ -5,6 +5,9 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -112,4 +115,53 @@ func TestSimulatorsGzip(t *testing.T) {
 	plain := r.get("/v2/contacts?per_page=100")
 	equal(t, "Content-Encoding", plain.header.Get("Content-Encoding"), "")
 	equal(t, "the same list", list, plain.body)
+}
+
+// Many long answers at a time cost little more than a few: a writer of gzip is more than a megabyte, so beyond some
+// of them the answers are gzip that is not compressed.
+func TestManyGzipsAtATime(t *testing.T) {
+	const crowd, most = 80, 48 * mib
+	var long strings.Builder
+	noise := rand.NewChaCha8([32]byte{})
+	for range 30_000 {
+		fmt.Fprintf(&long, `{"url":"UP/v2/x","n":"%016x"},`, noise.Uint64())
+	}
+	var zipped string
+	leave := make(chan struct{})
+	r, u := withUpstream(t, func(q *received) bool {
+		half := len(zipped) / 2
+		q.write(text("HTTP/1.1 200 OK", "Content-Type: application/json", "Content-Encoding: gzip", fmt.Sprintf("Content-Length: %d", len(zipped))) + zipped[:half])
+		q.wait(leave)
+		return q.write(zipped[half:])
+	})
+	zipped = zip(swap(long.String(), u.url, ""))
+	before := heap()
+	var clients []*client
+	for range crowd {
+		clients = append(clients, r.dial().send(r.request("GET", "/v2/x", "", "Accept-Encoding: gzip")))
+	}
+	var answers []*http.Response
+	for _, c := range clients {
+		answers = append(answers, c.begin("GET"))
+	}
+	if got := heap() - before; got > most {
+		t.Errorf("%d answers hold %d MB, want at most %d", crowd, got>>20, most>>20)
+	}
+	close(leave)
+	want := hashOf(swap(long.String(), "http://"+r.addr, ""))
+	for i, answer := range answers {
+		equal(t, "Content-Encoding", answer.Header.Get("Content-Encoding"), "gzip")
+		body, err := io.ReadAll(answer.Body)
+		if got := hashOf(unzip(t, string(body))); got != want || err != nil {
+			t.Errorf("answer %d of %d bytes is not what was sent: %v", i, len(body), err)
+		}
+	}
+}
+
+// heap is what lives on it.
+func heap() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
 }

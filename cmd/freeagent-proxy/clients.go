@@ -62,7 +62,11 @@ func (c *command) newClient(name string) error {
 	key := newClientKey()
 	digest := sha256.Sum256([]byte(key))
 	digests := []string{hex.EncodeToString(digest[:])}
-	digests = append(digests, cfg.Clients[name].KeySHA256...)
+	for _, older := range cfg.Clients[name].KeySHA256 {
+		if keyDigest.MatchString(older) { // else it may be a key itself
+			digests = append(digests, older)
+		}
+	}
 	fmt.Fprintf(c.stdout, `# The key of client %q. It is shown only now. The program sends it as
 # "Authorization: Bearer KEY", as the password of Basic authentication, or as "X-Api-Key: KEY".
 %s

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"freeagent-proxy/limiter"
 )
 
 // ClientConfig is one program that may call, or several that are treated as one: how it is known, and what it may do.
@@ -66,7 +68,7 @@ var (
 )
 
 // reservedClients are the names that the log and the limits use for others.
-var reservedClients = []string{"anonymous", "operator", "refresh"}
+var reservedClients = []string{"anonymous", "operator", "refresh", limiter.Unknown}
 
 // httpMethods are those that the proxy lets in.
 var httpMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"}
@@ -212,11 +214,18 @@ func validateNetwork(p *problems, key, cidr string) (ok bool) {
 	return false
 }
 
+// ipv4Mapped is how many bits of an IPv6 address stand before the IPv4 address in it: ::ffff:10.1.7.0.
+const ipv4Mapped = 128 - 32
+
 // parseNetwork reads a network in CIDR notation, or one address.
 func parseNetwork(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		addr = addr.Unmap().WithZone("")
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
-	return netip.ParsePrefix(text)
+	prefix, err := netip.ParsePrefix(text)
+	if mapped := prefix.Bits() - ipv4Mapped; err == nil && prefix.Addr().Is4In6() && mapped >= 0 {
+		return netip.PrefixFrom(prefix.Addr().Unmap(), mapped), nil
+	}
+	return prefix, err
 }

@@ -81,6 +81,7 @@ clients:
   anonymous: {listen: 127.0.0.1:0}
   operator: {listen: 127.0.0.1:0}
   refresh: {listen: unix:s}
+  unknown: {listen: unix:t}
 `
 	_, err := fromFile("config.yaml", []byte(file), fakeEnv())
 	const digest = "must be the key's SHA-256 in 64 lower-case hex digits, as `freeagent-proxy clients new NAME` prints it"
@@ -126,6 +127,7 @@ clients:
 		`config.yaml:17: clients.anonymous: this name has a meaning of its own in the log; choose another one`,
 		`config.yaml:18: clients.operator: this name has a meaning of its own in the log; choose another one`,
 		`config.yaml:19: clients.refresh: this name has a meaning of its own in the log; choose another one`,
+		`config.yaml:20: clients.unknown: this name has a meaning of its own in the log; choose another one`,
 	)
 	if strings.Contains(err.Error(), "MARKED") {
 		t.Error("what may be a key is repeated")
@@ -140,5 +142,24 @@ func TestConfigOpenListenerOfAClient(t *testing.T) {
 	}
 	if want := "config.yaml:1: clients.a.listen: whoever reaches 0.0.0.0:9000 is this client, with all that it may do"; len(c.Notes) != 1 || c.Notes[0] != want {
 		t.Errorf("got notes %q, want %q", c.Notes, want)
+	}
+}
+
+// A network of IPv4 addresses is one however it is written: connections' addresses are compared in the short form.
+func TestParseNetwork(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.7.0/24":             "10.1.7.0/24",
+		"10.1.8.9":                "10.1.8.9/32",
+		"::ffff:10.1.8.9":         "10.1.8.9/32",
+		"::ffff:10.1.7.0/120":     "10.1.7.0/24",
+		"::ffff:0:0/96":           "0.0.0.0/0",
+		"2001:db8::/32":           "2001:db8::/32",
+		"fe80::1%eth0":            "fe80::1/128",
+		"::/0":                    "::/0",
+		"::ffff:255.255.255.0/95": "::ffff:255.255.255.0/95",
+	} {
+		if got, err := parseNetwork(text); err != nil || got.String() != want {
+			t.Errorf("%s: got %s, %v; want %s", text, got, err, want)
+		}
 	}
 }

@@ -110,11 +110,11 @@ func fromEnvironment(getenv func(string) string) (Config, error) {
 	return c.finish(p)
 }
 
-// finish gives the configuration, or all that is wrong with it.
+// finish gives the configuration, and all that is wrong with it.
 func (c Config) finish(p *problems) (Config, error) {
 	c.validate(p)
 	if err := p.err(); err != nil {
-		return Config{}, err
+		return c, err
 	}
 	c.Notes = p.notes
 	return c, nil

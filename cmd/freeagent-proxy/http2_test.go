@@ -114,9 +114,14 @@ func TestHTTP2(t *testing.T) {
 			bearer(t, arrived[0].Header)
 		}
 	}
+	// A space is no part of a request-target, though HTTP/2 can carry it: it would cut the request line that goes upstream.
+	resp, body, err := h.do(t.Context(), "GET", "/v2/contacts?search=a HTTP/1.0", nil)
+	if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "%20") {
+		t.Errorf("a space: got %v %q %v, want 400 and what to do", resp, body, err)
+	}
 	// Too long a header is 431 or the end of the connection, as the client heeds the server's settings or not.
 	before := len(h.arrivals())
-	resp, _, err := h.do(t.Context(), "GET", "/v2/company", nil, longHeaders(8)...)
+	resp, _, err = h.do(t.Context(), "GET", "/v2/company", nil, longHeaders(8)...)
 	if err == nil && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge || len(h.arrivals()) != before {
 		t.Errorf("a long header: got %v %v", resp, err)
 	}

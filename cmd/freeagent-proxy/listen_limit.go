@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +31,7 @@ const defaultConnections = 10_000
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
 	most := s.cfg.MaxConnections
-	if fit := max(1, openFiles()/2/(len(s.cfg.Listen)+len(s.cfg.Clients))); fit < most {
+	if fit := max(1, openFiles()/2/s.cfg.listeners()); fit < most {
 		level := zap.WarnLevel
 		if most == defaultConnections {
 			level = zap.InfoLevel // nobody asked for so many
@@ -40,6 +41,20 @@ func (s *server) maxConnections() int {
 		return fit
 	}
 	return most
+}
+
+// listeners is how many there are for programs, if each socket that systemd passed is used.
+func (c Config) listeners() int {
+	n := len(c.Listen)
+	if slices.ContainsFunc(c.Listen, isInherited) {
+		n += max(0, c.Inherited.number()-1)
+	}
+	for _, client := range c.Clients {
+		if client.Listen != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // bounded puts a gate before the server's connections.

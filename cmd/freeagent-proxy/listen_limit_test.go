@@ -145,3 +145,22 @@ func TestSlowAndLarge(t *testing.T) {
 		t.Error("all of the answer came")
 	}
 }
+
+// Open files are shared out among listeners, not among clients.
+func TestListeners(t *testing.T) {
+	three := inheritedSockets{count: "3"}
+	for _, c := range []struct {
+		cfg  Config
+		want int
+	}{
+		{Config{Listen: []string{"127.0.0.1:0"}}, 1},
+		{Config{Listen: []string{"127.0.0.1:0", "unix:/s"}, Inherited: three}, 2},
+		{Config{Listen: []string{"systemd"}, Inherited: three}, 3},
+		{Config{Listen: []string{"systemd:a", "127.0.0.1:0"}, Inherited: three}, 4},
+		{Config{Listen: []string{"127.0.0.1:0"}, Clients: map[string]ClientConfig{"a": {Listen: "unix:/a"}, "b": {CIDRs: []string{"10.0.0.1"}}}}, 2},
+	} {
+		if got := c.cfg.listeners(); got != c.want {
+			t.Errorf("%v: got %d, want %d", c.cfg, got, c.want)
+		}
+	}
+}

@@ -19,7 +19,7 @@ type quirk struct {
 	half bool   // the program closes its half at once
 	// got is a pattern for all that comes back, from the first byte to the last.
 	got string
-	// saw is what reached FreeAgent: method, target, and length and hash of the body if there is one.
+	// saw is what reached FreeAgent: method, target, and length and hash of the body if there is one. UPSTREAM is its origin.
 	saw []string
 	// header are header lines of the last request that reached FreeAgent; empty: not there.
 	header map[string]string
@@ -69,10 +69,10 @@ const jsonType = "Content-Type: application/json"
 var quirks = []quirk{
 	// Request-targets.
 	{name: "doubled slashes", sent: getAndClose("//v2//company"), got: ok, saw: []string{"GET /v2/company"}},
-	{name: "a doubled slash before OAuth", sent: post("/v2//token_endpoint", "Connection: close"), got: `^HTTP/1\.1 404 (?s:.*)without OAuth`},
+	{name: "a doubled slash before OAuth", sent: post("/v2//token_endpoint", "Connection: close"), got: `^HTTP/1\.1 400 (?s:.*)grant_type must be`},
 	{name: "a query that does not parse", sent: getAndClose("/v2/contacts?a=1;b=2&c=%zz"), got: ok, saw: []string{"GET /v2/contacts?a=1;b=2&c=%zz"}},
 	{name: "an empty parameter", sent: getAndClose("/v2/contacts?&view=active"), got: ok, saw: []string{"GET /v2/contacts?&view=active"}},
-	{name: "a raw URL in a query", sent: getAndClose("/v2/contacts?x=http://HOST/v2/a|b^c"), got: ok, saw: []string{"GET /v2/contacts?x=http://HOST/v2/a|b^c"}},
+	{name: "a raw URL in a query", sent: getAndClose("/v2/contacts?x=http://HOST/v2/a|b^c"), got: ok, saw: []string{"GET /v2/contacts?x=UPSTREAM/v2/a|b^c"}},
 	{name: "a path that is none", sent: getAndClose("/company"), got: `^HTTP/1\.1 404 (?s:.*)below /v2/`},
 	{name: "a space in a URL", sent: getAndClose("/v2/contacts?search=a b"), got: `^HTTP/1\.1 400 `},
 	{name: "an HTTP proxy's request", sent: lines("GET http://api.freeagent.com/v2/company HTTP/1.1", "Host: api.freeagent.com", "Proxy-Connection: Keep-Alive", "Connection: close"),
@@ -157,7 +157,7 @@ func TestQuirks(t *testing.T) {
 				t.Fatalf("FreeAgent saw %d requests, want %q", len(arrived), q.saw)
 			}
 			for i, want := range q.saw {
-				if got, want := sawRequest(arrived[i]), strings.ReplaceAll(want, "HOST", address); got != want {
+				if got, want := sawRequest(arrived[i]), strings.ReplaceAll(want, "UPSTREAM", w.simURL); got != want {
 					t.Errorf("FreeAgent saw %.200q, want %.200q", got, want)
 				}
 				bearer(t, arrived[i].Header)
