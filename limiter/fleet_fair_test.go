@@ -56,6 +56,7 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 			running.Wait()
 			waits = waits[len(waits)/3:] // the burst with which the flood begins
 			slices.Sort(waits)
+			t.Logf("n %d p50 %v p90 %v p95 %v max %v", len(waits), waits[len(waits)/2], waits[len(waits)*9/10], waits[len(waits)*95/100], waits[len(waits)-1])
 			if got := waits[len(waits)/2]; got >= 3*slot {
 				t.Errorf("the polite one waits %v in the median, want less than %v: %v", got, 3*slot, waits)
 			}

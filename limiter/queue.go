@@ -65,8 +65,7 @@ func (l *Local) enqueue(p *Permit, r *Request, now time.Duration) (*waiter, erro
 func (l *Local) requeue(w *waiter, now time.Duration) error {
 	w.line = w.permit.line
 	w.permit.refund()
-	q := &w.permit.budgets[0].queue
-	q.unheard = max(0, q.unheard-1)
+	w.permit.budgets[0].queue.served -= w.permit.moved // who was quicker has moved it on, too
 	if l.foresee(w, now); w.inVain() {
 		l.pump(now)
 		return w.refusal(now)
