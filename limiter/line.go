@@ -26,6 +26,7 @@ type queue struct {
 	planned int              // how many the plan that is being made has
 
 	// Where several processes share the budget:
+	heard  time.Duration // served, when another process was heard of last
 	lead   time.Duration // what who has had more waits longer than the pace
 	jitter time.Duration // what this process waits longer
 }

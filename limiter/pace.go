@@ -109,20 +109,32 @@ func (l *Local) paced(n *line, r *Request, own, i int, now time.Duration) time.D
 			which, length = 0, shortest.Per+l.guard
 		}
 		more := time.Duration(own) * costs[which]
-		free := min(max(n.steady[which], now)+more-length/unsteady, max(n.burst[which], now)+2*more-length)
+		free := min(max(n.steady[which], now)+more-length/unsteady, max(n.burst[which], now)+2*more-length/l.replicas())
 		if free <= now {
 			continue
 		}
 		others := q.contended(n, now-w.Per) || expected && (which == 0 || l.shared())
 		if others && (which == 0 || n.budget.scarce(want, *w, now, l.guard)) {
-			at = max(at, min(free, n.budget.even(want, *w, which == 0, i, now, l.guard)+q.jitter+q.yield(n, now-length)))
+			pace := n.budget.even(want, *w, which == 0, i, now, l.guard)
+			if wait := q.yield(n, now-length); wait > 0 {
+				pace = max(pace, n.budget.opened(want, *w, i, now, l.guard)) + wait
+			}
+			at = max(at, min(free, pace))
 		}
 	}
 	return at
 }
 
+// replicas is how many processes share the budgets, as a factor: each takes at once before it hears of what the others do.
+func (l *Local) replicas() time.Duration {
+	if l.redis == nil {
+		return 1
+	}
+	return time.Duration(max(1, l.redis.seen))
+}
+
 // shared reports whether several processes count together. Those who wait at another one are not known before they had a permit.
-func (l *Local) shared() bool { return l.redis != nil && l.redis.seen > 1 }
+func (l *Local) shared() bool { return l.replicas() > 1 }
 
 // scarce reports whether more than half of a window is used.
 func (b *budget) scarce(want *Budget, w Window, now, guard time.Duration) bool {

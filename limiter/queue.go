@@ -65,7 +65,8 @@ func (l *Local) enqueue(p *Permit, r *Request, now time.Duration) (*waiter, erro
 func (l *Local) requeue(w *waiter, now time.Duration) error {
 	w.line = w.permit.line
 	w.permit.refund()
-	w.permit.budgets[0].queue.served -= w.permit.moved // who was quicker has moved it on, too
+	q := &w.permit.budgets[0].queue
+	q.served = max(q.served-w.permit.moved, q.heard)
 	if l.foresee(w, now); w.inVain() {
 		l.pump(now)
 		return w.refusal(now)

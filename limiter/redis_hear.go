@@ -165,6 +165,7 @@ func (s *Redis) heard(n news, now time.Duration) {
 			b.mark(s.local(n.before), who)
 		}
 	case "drop":
+		s.heardBack(b, b.everything().whose(s.local(n.stamp)), now) // one of our own is not there any more
 		b.remove(s.local(n.stamp))
 		b.full = longAgo
 	case "pause":
