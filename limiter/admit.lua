@@ -8,6 +8,7 @@
 --                   latest stamp that the caller knows of (0: none), how many windows follow;
 --   for each of those: 4 bytes, 8   requests (0: none may go), length in µs (with the guard)
 -- ARGV[2]  the channel that is told of what was counted; if it is missing nobody is
+-- ARGV[3]  what it is told of who takes the permit, as it is
 --
 -- Returns, likewise in binary, 1 byte and 8: what was decided, and now. Then, if it is
 --   1, yes:  8 bytes, the permit's stamp, and for each budget 8, the stamp before (0: none)
@@ -75,7 +76,7 @@ if not room then
 end
 
 local text = pack('>I8', stamp)
-local answer, told = pack('>BI8', 1, now) .. text, '+' .. text
+local answer, told = pack('>BI8', 1, now) .. text, ARGV[2] and '+' .. text .. ARGV[3]
 for i = 1, #KEYS do
   local key, ring = KEYS[i], rings[i]
   local last, first, count, size, expires, span, keep = ring[3], ring[5], ring[6], ring[7], ring[8], ring[9], ring[10]

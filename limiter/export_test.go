@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"encoding/binary"
 	"os"
 	"sync/atomic"
 	"time"
@@ -55,4 +56,21 @@ func (s *Redis) Replicas() int {
 
 func (r *Ring) Most(limit int, length, from, to time.Duration) int {
 	return r.most(limit, length, from, to)
+}
+
+// HearTaken lets s hear of a permit of another process, which was counted so long ago.
+func (s *Redis) HearTaken(client string, weight int, b Budget, ago time.Duration) {
+	other := Redis{name: newName(), seen: 2, Local: &Local{}}
+	taken := &Permit{line: &line{client: client, weight: float64(weight)}}
+	s.mu.Lock()
+	stamp := s.foreign(s.now() - ago)
+	s.mu.Unlock()
+	message := binary.BigEndian.AppendUint64([]byte{'+'}, uint64(stamp))
+	message = append(message, other.taker(taken, 0)...)
+	message = binary.BigEndian.AppendUint64(message, 0) // the first
+	message = binary.BigEndian.AppendUint64(message, uint64(micros(b.Windows[0].Per)))
+	message = binary.BigEndian.AppendUint32(message, uint32(b.Windows[0].Requests))
+	key := redisKey(b.Key)
+	message = binary.BigEndian.AppendUint16(message, uint16(len(key)))
+	s.hear(string(append(message, key...)))
 }

@@ -26,10 +26,9 @@ type queue struct {
 	planned int              // how many the plan that is being made has
 
 	// Where several processes share the budget:
-	gap     time.Duration // of the pace, lately
-	slack   time.Duration // how far it may be behind or ahead
-	jitter  time.Duration // what this process waits longer than the pace
-	unheard int           // permits of this process that Redis has not told of yet
+	heard  time.Duration // served, when another process was heard of last
+	lead   time.Duration // what who has had more waits longer than the pace
+	jitter time.Duration // what this process waits longer
 }
 
 // line is what one client lets wait, and what it has had.
@@ -91,17 +90,26 @@ func (n *line) next() float64 {
 	if waiting := n.turns.Len(); waiting > 0 {
 		return n.start + float64(waiting)/n.weight
 	}
-	return max(n.finish, n.budget.queue.virtual)
+	return n.turn()
 }
 
-// serve lets the line pay for a permit. It returns what that costs.
-func (l *Local) serve(n *line, r *Request, now time.Duration) parts {
-	q := &n.budget.queue
-	l.advance(n, r, now)
-	q.virtual = max(n.finish, q.virtual)
-	n.finish = q.virtual + 1/n.weight
-	return l.pay(n, &r.Budgets[0], now)
+// serve lets the line of a permit pay for it.
+func (l *Local) serve(p *Permit, r *Request, now time.Duration) {
+	n := p.line
+	p.moved = l.advance(n, r, now)
+	p.turn = n.turn()
+	n.finish = p.turn + 1/n.weight
+	if l.redis == nil {
+		n.budget.queue.begin(p.turn)
+	}
+	p.cost = l.pay(n, &r.Budgets[0], now)
 }
+
+// turn is when the line's next permit has its turn, in virtual time.
+func (n *line) turn() float64 { return max(n.finish, n.budget.queue.virtual) }
+
+// begin moves virtual time on to the start of a permit. One that Redis may refuse does so when it does not.
+func (q *queue) begin(turn float64) { q.virtual = max(q.virtual, turn) }
 
 // refund takes back what was paid for a permit that was not used.
 func (p *Permit) refund() {

@@ -97,7 +97,9 @@ type Permit struct {
 	settled bool
 	line    *line // whose turn it took; nil without budgets
 	owner   owner
-	cost    parts // what was paid for it
+	cost    parts         // what was paid for it
+	turn    float64       // when that was, in virtual time
+	moved   time.Duration // how far the pace was moved on for it
 
 	// Of a Redis:
 	alone   *list.Element // among those that this process counts alone, since Redis is away
@@ -183,7 +185,7 @@ func (l *Local) next(p *Permit, r *Request, now time.Duration) time.Duration {
 func (l *Local) charge(p *Permit, r *Request, now time.Duration) {
 	l.changes++
 	if p.line != nil {
-		p.cost = l.serve(p.line, r, now)
+		l.serve(p, r, now)
 	}
 	if l.redis != nil {
 		p.link = l.redis.link

@@ -6,14 +6,14 @@ import "time"
 type owner uint16
 
 const (
-	// unknown owns what was taken before a restart, or by another process.
+	// unknown owns what was taken before a restart, or by another process that did not tell.
 	unknown owner = 0
 	// maxOwners is how many clients are told apart; the rest is unknown. Configurations have a few dozen.
 	maxOwners = 4096
 )
 
 // Unknown is the name under which UsedBy counts the permits that were taken before a restart, or by other
-// processes that share the budget.
+// processes that share the budget when this one could not hear of it.
 const Unknown = "unknown"
 
 // owners are the clients that ever took a permit.
@@ -55,7 +55,7 @@ func (b *budget) drop(who owner) {
 }
 
 // UsedBy returns who uses the budget: for each of its windows, how many permits each client has in it, those that are
-// open included. What is not known is counted under Unknown; in a Redis that is whatever other processes took.
+// open included. What is not known is counted under Unknown.
 func (l *Local) UsedBy(b Budget) []map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,9 +1,6 @@
 package limiter
 
-import (
-	"math/rand/v2"
-	"time"
-)
+import "time"
 
 // Whoever floods would use up a window as soon as there is room, and the next client would find none until the window
 // has passed by. So where several share a budget, a client takes half of its fair part of the shortest window as it
@@ -58,11 +55,6 @@ func (l *Local) pay(n *line, want *Budget, now time.Duration) (costs parts) {
 		return costs
 	}
 	costs = l.cost(n, want, now)
-	if n.turns.Len() > 1 { // others of the client may wait at the other processes, too
-		for i := range costs {
-			costs[i] *= l.replicas()
-		}
-	}
 	for i, w := range []*Window{shortest, longest} {
 		n.steady[i] = min(max(n.steady[i], now)+costs[i], now+w.Per+l.guard)
 		n.burst[i] = min(max(n.burst[i], now)+2*costs[i], now+2*(w.Per+l.guard))
@@ -108,7 +100,6 @@ func (l *Local) paced(n *line, r *Request, own, i int, now time.Duration) time.D
 	if len(want.Windows) == 0 || !expected && !q.contended(n, now-n.budget.span) {
 		return longAgo
 	}
-	replicas := l.replicas()
 	costs := l.cost(n, want, now)
 	shortest, longest := want.paces()
 	var at time.Duration = longAgo
@@ -118,25 +109,32 @@ func (l *Local) paced(n *line, r *Request, own, i int, now time.Duration) time.D
 			which, length = 0, shortest.Per+l.guard
 		}
 		more := time.Duration(own) * costs[which]
-		free := min(max(n.steady[which], now)+more-length/unsteady, max(n.burst[which], now)+2*more-length/replicas)
+		free := min(max(n.steady[which], now)+more-length/unsteady, max(n.burst[which], now)+2*more-length/l.replicas())
 		if free <= now {
 			continue
 		}
-		others := q.contended(n, now-w.Per) || expected && (which == 0 || replicas > 1)
+		others := q.contended(n, now-w.Per) || expected && (which == 0 || l.shared())
 		if others && (which == 0 || n.budget.scarce(want, *w, now, l.guard)) {
-			at = max(at, min(free, n.budget.even(want, *w, which == 0, i, now, l.guard)+q.jitter))
+			pace := n.budget.even(want, *w, which == 0, i, now, l.guard)
+			if wait := q.yield(n, now-length); wait > 0 {
+				pace = max(pace, n.budget.opened(want, *w, i, now, l.guard)) + wait
+			}
+			at = max(at, min(free, pace))
 		}
 	}
 	return at
 }
 
-// replicas is how many processes share the budgets, as a factor.
+// replicas is how many processes share the budgets, as a factor: each takes at once before it hears of what the others do.
 func (l *Local) replicas() time.Duration {
 	if l.redis == nil {
 		return 1
 	}
 	return time.Duration(max(1, l.redis.seen))
 }
+
+// shared reports whether several processes count together. Those who wait at another one are not known before they had a permit.
+func (l *Local) shared() bool { return l.replicas() > 1 }
 
 // scarce reports whether more than half of a window is used.
 func (b *budget) scarce(want *Budget, w Window, now, guard time.Duration) bool {
@@ -184,38 +182,19 @@ func (b *budget) room(limit, j int, length, now time.Duration) time.Duration {
 	}
 }
 
-// advance moves the pace on by the permit that is taken now.
-func (l *Local) advance(n *line, r *Request, now time.Duration) {
+// advance moves the pace on by the permit that is taken now. It returns how far, if other processes may have taken the same turn.
+func (l *Local) advance(n *line, r *Request, now time.Duration) time.Duration {
 	q := &n.budget.queue
 	shortest, _ := r.Budgets[0].paces()
-	if shortest == nil {
-		return
+	switch {
+	case shortest == nil:
+		return 0
+	case l.shared():
+		return l.step(n.budget, &r.Budgets[0], now)
 	}
-	slack := (shortest.Per + l.guard) / catchUp
-	if l.redis != nil && l.redis.seen > 1 {
-		q.gap, q.slack = n.budget.even(&r.Budgets[0], *shortest, true, 1, now, l.guard)-max(q.served, now-slack), slack
-		q.unheard++
-		q.next(now)
-		return
-	}
-	q.served, q.jitter = now, 0
+	q.served, q.lead, q.jitter = now, 0, 0
 	if at := l.paced(n, r, 0, 1, now); at != longAgo {
-		q.served = min(now, max(at, now-slack))
+		q.served = min(now, max(at, now-(shortest.Per+l.guard)/catchUp))
 	}
-}
-
-// next moves the pace on where several processes keep to it. They may have taken the same turn, which costs the next one.
-// Each waits for its turn a bit longer than the others, by chance, so that this is rare.
-func (q *queue) next(now time.Duration) {
-	q.served = min(max(q.served, now-q.slack)+q.gap, now+q.slack)
-	q.jitter = rand.N(q.gap/2 + 1)
-}
-
-// heard moves the pace on by a permit that this or another process has taken.
-func (q *queue) heard(now time.Duration) {
-	if q.unheard > 0 {
-		q.unheard--
-		return
-	}
-	q.next(now)
+	return 0
 }

@@ -66,7 +66,7 @@ func (l *Local) requeue(w *waiter, now time.Duration) error {
 	w.line = w.permit.line
 	w.permit.refund()
 	q := &w.permit.budgets[0].queue
-	q.unheard = max(0, q.unheard-1)
+	q.served = max(q.served-w.permit.moved, q.heard)
 	if l.foresee(w, now); w.inVain() {
 		l.pump(now)
 		return w.refusal(now)

@@ -204,9 +204,10 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
-	questions := s.questions(p.budgets, r.Budgets)
+	questions := s.questions(p, r)
 	if state == cut && p.link == link {
 		p.alone = s.here.PushBack(p)
+		p.begin()
 	}
 	s.mu.Unlock()
 	switch {
@@ -248,6 +249,7 @@ func (s *Redis) count(p *Permit, c *counted) {
 		b.insert(c.stamps[i])
 		b.mark(c.stamps[i], p.owner)
 	}
+	p.begin()
 	c.moved = s.now()
 	c.place = s.outstanding.PushBack(p)
 	p.counted = c

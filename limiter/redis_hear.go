@@ -85,6 +85,7 @@ type news struct {
 	shrunk, factor int64
 	span           int64
 	keep           int
+	taker          // whose a count is
 }
 
 // readCounts takes admit.lua's message apart, which is in binary.
@@ -93,11 +94,15 @@ func readCounts(message string) []news {
 	if len(message) < fixed || message[0] != '+' {
 		return nil
 	}
-	data := []byte(message)
-	stamp := int64(binary.BigEndian.Uint64(data[1:]))
+	who, rest, ok := cutTaker(message[fixed:])
+	if !ok {
+		return nil
+	}
+	stamp := number(message, 1)
 	var all []news
-	for data = data[fixed:]; len(data) >= each; {
-		n := news{verb: "count", stamp: stamp}
+	for data := []byte(rest); len(data) >= each; {
+		n := news{verb: "count", stamp: stamp, taker: who}
+		who.weight = 0 // the queue is the first budget's
 		n.before = int64(binary.BigEndian.Uint64(data))
 		n.span = int64(binary.BigEndian.Uint64(data[8:]))
 		n.keep = int(binary.BigEndian.Uint32(data[16:]))
@@ -146,13 +151,21 @@ func (s *Redis) heard(n news, now time.Duration) {
 	b.span = max(b.span, time.Duration(n.span)*time.Microsecond)
 	switch n.verb {
 	case "count":
+		who := s.heardOf(b, n.taker, now)
 		b.insert(s.local(n.stamp))
-		b.queue.heard(now)
+		if n.replica != s.name {
+			b.mark(s.local(n.stamp), who)
+		}
 		s.follows(b, s.local(n.before), now)
 	case "move":
+		who := b.everything().whose(s.local(n.stamp))
 		b.remove(s.local(n.stamp))
 		b.insert(s.local(n.before))
+		if who != unknown {
+			b.mark(s.local(n.before), who)
+		}
 	case "drop":
+		s.heardBack(b, b.everything().whose(s.local(n.stamp)), now) // one of our own is not there any more
 		b.remove(s.local(n.stamp))
 		b.full = longAgo
 	case "pause":

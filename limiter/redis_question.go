@@ -15,14 +15,15 @@ import (
 type question struct {
 	keys []string
 	text []byte
-	told bool // who else counts is to be told
+	told string // what the others hear of who takes it; "": there are none
 }
 
 // questions asks for permits out of budgets: by one call, or in a Cluster, whose scripts see one slot, by one for each. s.mu
 // is held.
-func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
+func (s *Redis) questions(p *Permit, r *Request) []question {
+	budgets, wanted := p.budgets, r.Budgets
 	if !s.cluster {
-		q := question{make([]string, 0, len(budgets)), s.clockWords(make([]byte, 0, 24+64*len(budgets)), patience), s.seen != 1}
+		q := question{make([]string, 0, len(budgets)), s.clockWords(make([]byte, 0, 24+64*len(budgets)), patience), s.taker(p, 0)}
 		for i, b := range budgets {
 			s.add(&q, b, &wanted[i])
 		}
@@ -30,7 +31,7 @@ func (s *Redis) questions(budgets []*budget, wanted []Budget) []question {
 	}
 	all := make([]question, len(budgets))
 	for i, b := range budgets {
-		all[i] = question{text: s.clockWords(nil, patience), told: s.seen != 1} // who comes later fetches what he needs
+		all[i] = question{text: s.clockWords(nil, patience), told: s.taker(p, i)}
 		s.add(&all[i], b, &wanted[i])
 	}
 	return all
@@ -98,8 +99,8 @@ func (s *Redis) decide(ctx context.Context, q *question) (verdict, error) {
 // send sends one question, and reads the answer.
 func (s *Redis) send(ctx context.Context, q *question) (v verdict, err error) {
 	began := time.Now()
-	args := []any{q.text, channel}
-	if !q.told {
+	args := []any{q.text, channel, q.told}
+	if q.told == "" {
 		args = args[:1]
 	}
 	v.text, err = admit.Run(ctx, s.client, q.keys, args...).Text()

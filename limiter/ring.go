@@ -115,6 +115,14 @@ func (r *ring) mark(stamp time.Duration, who owner) {
 	}
 }
 
+// whose is the owner of a stamp, as far as it is known.
+func (r *ring) whose(stamp time.Duration) owner {
+	if n := r.since(stamp); n < r.count && r.last(n+1) == stamp {
+		return r.owners[r.place(r.count-1-n)]
+	}
+	return unknown
+}
+
 // markAll notes whose stamps are, as far as another ring knows.
 func (r *ring) markAll(other *ring) {
 	for i := range other.count {
