@@ -140,6 +140,8 @@ func TestConfigTableDefaults(t *testing.T) {
 		"limits.guard":      c.Limits.Guard.String(),
 		"limits.max_wait":   c.Limits.MaxWait.String(),
 		"log.level":         c.Log.Level,
+
+		"writes.one_at_a_time": "[" + strings.Join(c.Writes.OneAtATime, ", ") + "]",
 		"log.format":        c.Log.Format,
 	} {
 		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` \\|[^|]*\\| `([^`]*)` \\|").FindStringSubmatch(table)
