@@ -162,7 +162,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	} else {
 		permit.Release()
 	}
-	return nil, &upstreamError{cause: err, timeout: timeout, sent: sent, write: !isRead(req.Method)}
+	return nil, &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
 }
 
 // withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The

@@ -45,10 +45,11 @@ var (
 
 // upstreamError is an attempt that got no answer.
 type upstreamError struct {
-	cause   error
-	timeout bool
-	sent    bool // bytes may have reached FreeAgent
-	write   bool // and it may have acted on them
+	cause     error
+	timeout   bool
+	connected bool
+	sent      bool // bytes may have reached FreeAgent
+	write     bool // and it may have acted on them
 }
 
 // Error leaves out what net/http quotes of an answer that it cannot read: that may echo the token.

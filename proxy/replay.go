@@ -16,7 +16,7 @@ func (s *sending) repeatable(req *http.Request, err error) bool {
 		return false
 	}
 	s.failures++
-	return true
+	return failed.connected || s.rest(s.pause(""))
 }
 
 // isGatewayTrouble reports whether an answer is one of FreeAgent's gateway, which cannot tell whether what is behind it has acted.
@@ -36,27 +36,36 @@ func (s *sending) recovers(req *http.Request, resp *http.Response) (again bool, 
 	if !isGatewayTrouble(resp.StatusCode) || !isRead(req.Method) || s.failures == maxFailures {
 		return false, nil
 	}
-	pause := s.pause(resp.Header.Get("Retry-After"))
-	if pause > s.patience {
-		return false, nil
-	}
 	s.failures++
 	body := resp.Body.(*answerBody)
 	body.pause() // it may take longer than the upstream timeout until the answer is read
+	switch {
+	case s.rest(s.pause(resp.Header.Get("Retry-After"))):
+		s.trouble = resp
+		return true, nil
+	case s.presence.Err() != nil:
+		discardBody(resp)
+		return false, errClientGone
+	}
+	body.progress()
+	return false, nil
+}
+
+// rest waits before the request goes again. false: it may not wait that long, its client has left, or we are shutting down.
+func (s *sending) rest(pause time.Duration) bool {
+	if pause > s.patience {
+		return false
+	}
 	defer s.countWait(time.Now())
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		s.trouble = resp
-		return true, nil
+		return true
 	case <-s.p.draining.Done():
-		body.progress()
-		return false, nil
 	case <-s.presence.Done():
-		discardBody(resp)
-		return false, errClientGone
 	}
+	return false
 }
 
 // firstPause is what FreeAgent has to recover before a request goes again, if it does not say: half as much more at most, so that
@@ -67,7 +76,7 @@ func (s *sending) pause(asked string) time.Duration {
 	if asked != "" {
 		return retryAfter(asked)
 	}
-	pause := firstPause << s.failures
+	pause := firstPause << (s.failures - 1)
 	return pause + rand.N(pause/2)
 }
 

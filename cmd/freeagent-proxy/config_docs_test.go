@@ -142,7 +142,7 @@ func TestConfigTableDefaults(t *testing.T) {
 		"log.level":         c.Log.Level,
 
 		"writes.one_at_a_time": "[" + strings.Join(c.Writes.OneAtATime, ", ") + "]",
-		"log.format":        c.Log.Format,
+		"log.format":           c.Log.Format,
 	} {
 		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` \\|[^|]*\\| `([^`]*)` \\|").FindStringSubmatch(table)
 		if row == nil || row[1] != value {
