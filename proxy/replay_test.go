@@ -160,7 +160,7 @@ func TestFaultsThatPass(t *testing.T) {
 // that it may have; of which not a byte has left it is sent again.
 func TestIdleCloseMeetsWrite(t *testing.T) {
 	t.Parallel()
-	for round := range 300 {
+	for round := range 100 {
 		closeNow := make(chan struct{})
 		r, u := idleCloser(t, closeNow)
 		r.get("/v2/company").passed(t, 200, fine)

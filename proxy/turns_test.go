@@ -135,7 +135,6 @@ func TestLeavesTheLine(t *testing.T) {
 	first := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
 	soon(t, "the first one upstream", func() bool { return len(u.all()) == 1 })
 	second := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
-	soon(t, "the second one has been read", func() bool { return r.secrets != nil && r.ended.Load() == 0 })
 	_ = second.Close()
 	line := r.logged(1)
 	equal(t, "status", line["status"], 499.0)
