@@ -199,6 +199,7 @@ func TestNumberingRace(t *testing.T) {
 			if serial {
 				inTurn(c)
 			}
+			c.MaxWait = time.Minute
 		})
 		var creating sync.WaitGroup
 		for n := range 200 {

@@ -276,40 +276,43 @@ func TestCloseGivesUp(t *testing.T) {
 	})
 }
 
-// Where the quickest of the last turns tells that it would come too late, that is said at once; and when to come back.
+// Where even the quickest of the last eight turns tells that it would come too late, that is said at once; and when to come back.
 func TestTooLateIsSaidAtOnce(t *testing.T) {
 	l := turns.NewLocal()
 	closing(t, l)
-	first, err := l.Take(t.Context(), invoices, 0)
-	if err != nil {
-		t.Fatal(err)
+	end := take(t, l, invoices, 0)
+	got := make(chan func(), 4)
+	wait := func() {
+		end, err := l.Take(context.Background(), invoices, patience)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- end
 	}
-	got := make(chan func(), 3)
+	const long = 200 * time.Millisecond
+	for range 8 {
+		go wait()
+		waits(t, l, 1, time.Now())
+		time.Sleep(long) // how long a turn takes
+		end()
+		end = <-got
+	}
 	for range cap(got) {
-		go func() {
-			end, err := l.Take(context.Background(), invoices, patience)
-			if err != nil {
-				t.Error(err)
-			}
-			got <- end
-		}()
+		go wait()
 	}
-	waits(t, l, 3, time.Now())
-	time.Sleep(1200 * time.Millisecond) // how long the only turn so far took
-	first()
-	second := <-got
-	waits(t, l, 2, time.Now())
+	waits(t, l, cap(got), time.Now())
 	began := time.Now()
 	var e *turns.BusyError
-	if _, err := l.Take(t.Context(), invoices, 2*time.Second); !errors.As(err, &e) || e.RetryAfter < 3*time.Second {
-		t.Errorf("Take: %v, want a BusyError of three turns of 1.2 s", err)
+	if _, err := l.Take(t.Context(), invoices, 4*long); !errors.As(err, &e) || e.RetryAfter < 5*long {
+		t.Errorf("Take: %v, want a BusyError of five turns of %s", err, long)
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 2*long {
 		t.Errorf("said after %s", took)
 	}
-	second()
-	(<-got)()
-	(<-got)()
+	end()
+	for range cap(got) {
+		(<-got)()
+	}
 }
 
 // No turn costs memory when it is over.

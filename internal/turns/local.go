@@ -42,7 +42,7 @@ func NewLocal() *Local {
 
 // Take takes a turn, which end gives back: once, however often it is called. It waits for it for so long, and until ctx ends;
 // a turn that is free is taken whatever ctx says. Errors are *BusyError (at once if the turn would come too late even if all before it
-// were as quick as the quickest of late), ErrClosed and ctx's cause.
+// were as quick as the quickest of the last eight), ErrClosed and ctx's cause.
 func (l *Local) Take(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
 	w, err := l.join(ctx, key, wait)
 	if err != nil {
@@ -170,9 +170,9 @@ func (l *Local) Close(ctx context.Context) error {
 // known is how long the last turns took.
 func (h *line) known() []time.Duration { return h.took[:min(h.turns, remembered)] }
 
-// quickest is the least that a turn took of late; 0 if none has ended.
+// quickest is the least that a turn took of late; 0 while few have ended, since the first of a crowd are slow.
 func (h *line) quickest() time.Duration {
-	if h.turns == 0 {
+	if h.turns < remembered {
 		return 0
 	}
 	return slices.Min(h.known())
