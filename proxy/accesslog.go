@@ -105,6 +105,9 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if fault == http.ErrAbortHandler && x.reason == "" {
 		x.reason = "client broke off the answer"
 	}
+	if x.reason == "" && !isRead(x.method) && presence(r).Err() != nil {
+		x.reason = "client had left, or closed its half of the connection, before the answer"
+	}
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	if fault != nil {

@@ -29,7 +29,7 @@ func TestAnswersPassUntouched(t *testing.T) {
 		"odd status": {299, "x", []string{"Content-Type: text/x"}},
 		"error":      {422, `{"errors":[{"message":"x"}]}`, []string{"Content-Type: application/json"}},
 		"teapot":     {418, "\x00\xff", []string{"Content-Type: application/octet-stream"}},
-		"gateway":    {504, "<html>nginx</html>", []string{"Content-Type: text/html", "Retry-After: 3"}},
+		"gateway":    {504, "<html>nginx</html>", []string{"Content-Type: text/html", "Retry-After: 30"}},
 		"down":       {503, "", []string{"Retry-After: 120"}},
 		"links":      {200, "[]", []string{"Link: <https://api.freeagent.com/v2/x?page=2>; rel='next'", "Link:", "X-Total-Count: 0", "X-A: 1", "X-A: 2"}},
 	} {

@@ -20,7 +20,7 @@ var errStalled = errors.New("no progress within the upstream timeout")
 // life sets back, so that a long transfer may take as long as it moves.
 //
 // Its permit is open until FreeAgent has surely counted the request: when its answer comes, or
-// countedWithin after the last byte was written. It is given back only when no connection was had.
+// countedWithin after the last byte was written. It is given back only when not a byte had left.
 type attempt struct {
 	permit    *limiter.Permit
 	trace     httptrace.ClientTrace
@@ -33,7 +33,9 @@ type attempt struct {
 	alive     atomic.Int64 // when it last showed life, in nanoseconds since began; or paused
 	began     time.Time
 	connected bool
-	written   atomic.Bool // the last byte of the request
+	conn      *countedConn // that it was given
+	before    int64        // what had been written to it by then
+	written   atomic.Bool  // the last byte of the request
 }
 
 // countedWithin is the longest that a request is taken to be on its way to where FreeAgent counts it.
@@ -47,7 +49,12 @@ const paused = math.MaxInt64
 // are not cleaned.
 func begin(permit *limiter.Permit, timeout time.Duration) *attempt {
 	a := &attempt{permit: permit, timeout: timeout, began: time.Now()}
-	a.trace.GotConn = func(httptrace.GotConnInfo) { a.connected = true }
+	a.trace.GotConn = func(got httptrace.GotConnInfo) {
+		a.connected = true
+		if a.conn = counted(got.Conn); a.conn != nil {
+			a.before = a.conn.written.Load()
+		}
+	}
 	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) {
 		a.written.Store(true)
 		a.watch.Reset(min(countedWithin, timeout))
@@ -71,6 +78,15 @@ func (a *attempt) look() {
 		return
 	}
 	a.watch.Reset(left)
+}
+
+// sent reports whether bytes of the request may have reached FreeAgent, once it has failed. After a timeout they may
+// be leaving still.
+func (a *attempt) sent(timeout bool) bool {
+	if !a.connected || a.conn == nil || timeout {
+		return a.connected
+	}
+	return a.conn.written.Load() != a.before
 }
 
 func (a *attempt) progress() { a.alive.Store(int64(time.Since(a.began))) }

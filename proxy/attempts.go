@@ -28,18 +28,26 @@ type sending struct {
 	renewals int          // 401s that a token was renewed for
 	token401 tokens.Token // what the last of them rejected
 	first401 time.Time
-	failures int // connections that broke
+	failures int            // connections that broke, and answers of FreeAgent's gateway
+	trouble  *http.Response // the last of these, until there is another answer
 }
 
 // RoundTrip sends the request until there is an answer for the client. What may be sent again:
-// anything after a 401 or a 429, by which FreeAgent says that it did not act; what
-// reads, after a connection failed; nothing else.
+// anything after a 401 or a 429, by which FreeAgent says that it did not act, and anything of which not a byte has left;
+// what reads, after a connection failed and after a 502, 503 or 504; nothing else. A write that
+// happens one at a time keeps its turn until FreeAgent has answered, or nobody knows whether it will.
 func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
+	end, err := s.turn(req.Method)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	for {
 		token, permit, err := s.leave()
 		if err != nil {
-			return nil, err
+			return s.instead(err)
 		}
+		s.forgetTrouble()
 		resp, err := s.send(req, token, permit)
 		again := false
 		if err != nil {
@@ -125,6 +133,10 @@ var errSwitched = errors.New("upstream switched protocols")
 func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Permit) (*http.Response, error) {
 	s.x.attempts++
 	a := begin(permit, s.p.config.Timeout)
+	if !isRead(req.Method) {
+		s.p.writes.begin(s.x)
+		defer s.p.writes.end(s.x)
+	}
 	resp, err := s.p.transport.RoundTrip(s.prepare(req, a, token))
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
 		_ = resp.Body.Close()
@@ -141,17 +153,14 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		return resp, nil
 	}
 	defer a.end()
-	if a.connected {
+	timeout := context.Cause(a.ctx) != nil || isTimeout(err)
+	sent := a.sent(timeout)
+	if sent {
 		permit.Sent()
 	} else {
 		permit.Release()
 	}
-	return nil, &upstreamError{
-		cause:   err,
-		timeout: context.Cause(a.ctx) != nil || isTimeout(err),
-		sent:    a.connected,
-		write:   !isRead(req.Method),
-	}
+	return nil, &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
 }
 
 // withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The

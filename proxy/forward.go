@@ -80,6 +80,9 @@ func (s *sending) receive(resp *http.Response) error {
 		s.reverse.FlushInterval = flushInterval
 	}
 	s.x.upstream = true
+	if isGatewayTrouble(resp.StatusCode) && !isRead(s.x.method) {
+		resp.Header["Proxy-Status"] = mayHaveActed(resp.StatusCode)
+	}
 	s.x.urls.answer(s.x, resp)
 	return nil
 }
@@ -91,7 +94,7 @@ func newTransport(upstream *url.URL) *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  environmentProxy(upstream),
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            counting((&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext),
 		Protocols:              protocols,
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    512,

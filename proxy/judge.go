@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// maxFailures is how many broken connections a reading request may survive.
+	// maxFailures is how many broken connections, and answers of FreeAgent's gateway, a reading request may survive.
 	maxFailures = 2
 	// maxRenewals is how many 401s of one request may each have a token renewed: the second is for one that
 	// was revoked while the request waited for its permit, or before, unseen.
@@ -37,6 +37,7 @@ func (s *sending) judge(req *http.Request, resp *http.Response, token tokens.Tok
 		if s.p.config.Tokens.Suspicious() {
 			s.p.config.Tokens.Accepted(s.tried(req, token, body.began))
 		}
+		return s.recovers(req, resp)
 	}
 	if again || err != nil {
 		discardBody(resp)
@@ -103,14 +104,6 @@ func (s *sending) exceeded(words []byte) limiter.Budget {
 func overLimitWords(w limiter.Window) string {
 	return "You must not exceed " + strconv.Itoa(w.Requests) + " requests per " +
 		strconv.FormatFloat(w.Per.Seconds(), 'f', -1, 64) + " seconds"
-}
-
-// repeatable reports whether the request may go again after a connection failed: a read
-// only, since nobody knows whether FreeAgent acted, and not after a timeout was waited out.
-func (s *sending) repeatable(req *http.Request, err error) bool {
-	s.failures++
-	var failed *upstreamError
-	return isRead(req.Method) && s.failures <= maxFailures && errors.As(err, &failed) && !failed.timeout
 }
 
 func isRead(method string) bool { return method == http.MethodGet || method == http.MethodHead }

@@ -46,7 +46,11 @@ type Config struct {
 	// TrustedProxies are those whose Forwarded or X-Forwarded-For names a client's address; may be empty.
 	TrustedProxies []netip.Prefix
 	Sealer         Sealer // of the tokens that programs get that do their own OAuth
-	Log            *zap.Logger
+	// OneAtATime are writes, such as "POST /v2/invoices", that happen one at a time for each company, by Turns. Without
+	// any there need be no Turns.
+	OneAtATime []string
+	Turns      Turns
+	Log        *zap.Logger
 }
 
 // Limiter says when the next request may go: *limiter.Local for one process, *limiter.Redis for several.
@@ -76,6 +80,9 @@ type Proxy struct {
 	exchanges sync.Pool // of *exchange
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
+
+	oneAtATime oneAtATime
+	writes     *writes // that are under way
 }
 
 // New makes a Proxy. It starts nothing.
@@ -90,6 +97,9 @@ func New(c Config) *Proxy {
 		buffers:   newBufferPool(),
 		gzips:     newGzips(),
 		origin:    []string{upstreamOrigin(c.Upstream)},
+
+		oneAtATime: newOneAtATime(c.OneAtATime),
+		writes:     newWrites(),
 	}
 	p.exchanges.New = p.newExchange
 	p.draining, p.drain = context.WithCancel(context.Background())

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/tokens"
 
@@ -45,10 +46,11 @@ var (
 
 // upstreamError is an attempt that got no answer.
 type upstreamError struct {
-	cause   error
-	timeout bool
-	sent    bool // bytes may have reached FreeAgent
-	write   bool // and it may have acted on them
+	cause     error
+	timeout   bool
+	connected bool
+	sent      bool // bytes may have reached FreeAgent
+	write     bool // and it may have acted on them
 }
 
 // Error leaves out what net/http quotes of an answer that it cannot read: that may echo the token.
@@ -125,6 +127,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 func (p *Proxy) explain(x *exchange, err error) refusal {
 	var over *limiter.OverBudgetError
 	var upstream *upstreamError
+	var busy *turns.BusyError
 	switch {
 	case errors.Is(err, errMethod):
 		return refusal{status: http.StatusMethodNotAllowed, kind: "http_request_denied", allow: true, hangUp: true,
@@ -166,6 +169,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 			details: "the connection was closed from the client's side while the request waited; FreeAgent did not act on it"}
 	case errors.As(err, &over):
 		return p.explainOverBudget(x, over)
+	case errors.As(err, &busy):
+		return refusal{status: http.StatusTooManyRequests, kind: "http_request_denied", after: busy.RetryAfter,
+			details: "others make the same write for this company, for longer than this request may wait, and FreeAgent takes it one at a time (writes.one_at_a_time); nothing was sent"}
 	case errors.As(err, &upstream):
 		return upstream.explain()
 	}
@@ -247,7 +253,7 @@ func explainToken(x *exchange, err error) refusal {
 	authorize := "run `freeagent-proxy authorize --account " + x.account + "`"
 	var retry interface{ RetryAfter() time.Duration }
 	switch {
-	case errors.Is(err, errDraining), errors.Is(err, limiter.ErrClosed), errors.Is(err, tokens.ErrClosed):
+	case errors.Is(err, errDraining), errors.Is(err, limiter.ErrClosed), errors.Is(err, turns.ErrClosed), errors.Is(err, tokens.ErrClosed):
 		return refusal{status: http.StatusServiceUnavailable, kind: "destination_unavailable", after: 5 * time.Second, hangUp: true,
 			details: "the proxy is shutting down; nothing was sent to FreeAgent"}
 	case errors.Is(err, tokens.ErrNoGrant):
@@ -268,6 +274,9 @@ func explainToken(x *exchange, err error) refusal {
 		details: "the proxy failed; its log has the cause under this request id"}
 }
 
+// lookFirst is for who sent a write of which nobody knows the outcome.
+const lookFirst = "it may have acted on this request, so look before sending it again"
+
 // explain tells what is known of what FreeAgent did.
 func (e *upstreamError) explain() refusal {
 	f := refusal{status: http.StatusBadGateway, kind: "connection_terminated", details: "the connection to FreeAgent broke"}
@@ -283,7 +292,7 @@ func (e *upstreamError) explain() refusal {
 	case !e.sent:
 		f.details += "; nothing was sent"
 	case e.write:
-		f.details += "; it may have acted on this request, so look before sending it again"
+		f.details += "; " + lookFirst
 	}
 	return f
 }

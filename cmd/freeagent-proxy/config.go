@@ -43,6 +43,7 @@ type Config struct {
 	// use for them. At least one.
 	Accounts map[string]AccountConfig `yaml:"accounts"`
 	Limits   LimitsConfig             `yaml:"limits"`
+	Writes   WritesConfig             `yaml:"writes"`
 	Log      LogConfig                `yaml:"log"`
 
 	// Seed is a refresh token that was got elsewhere, from FREEAGENT_REFRESH_TOKEN. Only
@@ -199,6 +200,14 @@ type WindowConfig struct {
 	Per time.Duration `yaml:"per" required:"in which time, such as 1m"`
 }
 
+// WritesConfig is what is done so that writes happen once.
+type WritesConfig struct {
+	// OneAtATime are the writes that happen one at a time for each company, such as POST /v2/invoices: each for itself, over all
+	// processes that share the store. An empty list: none. Default POST /v2/invoices, POST /v2/estimates and
+	// POST /v2/credit_notes, of which FreeAgent gives two the same reference if they are created at once.
+	OneAtATime []string `yaml:"one_at_a_time"`
+}
+
 // LogConfig is what is logged, to standard error.
 type LogConfig struct {
 	// Level is debug, info, warn or error. Default info.
@@ -225,6 +234,7 @@ func defaultConfig(getenv func(string) string) Config {
 			Guard:   time.Second,
 			MaxWait: 20 * time.Second,
 		},
+		Writes:    WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
 		Log:       LogConfig{Level: "info", Format: "json"},
 		Inherited: inheritedFrom(getenv),
 	}

@@ -140,7 +140,9 @@ func TestConfigTableDefaults(t *testing.T) {
 		"limits.guard":      c.Limits.Guard.String(),
 		"limits.max_wait":   c.Limits.MaxWait.String(),
 		"log.level":         c.Log.Level,
-		"log.format":        c.Log.Format,
+
+		"writes.one_at_a_time": "[" + strings.Join(c.Writes.OneAtATime, ", ") + "]",
+		"log.format":           c.Log.Format,
 	} {
 		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` \\|[^|]*\\| `([^`]*)` \\|").FindStringSubmatch(table)
 		if row == nil || row[1] != value {

@@ -30,6 +30,7 @@ func (c Config) validate(p *problems) {
 	c.validateAccounts(p)
 	c.validateClients(p)
 	c.validateLimits(p)
+	c.validateWrites(p)
 	oneOf(p, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(p, "log.format", c.Log.Format, "json", "console")
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"freeagent-proxy/proxy"
 )
 
 // drainMargin is what shutting down may take beyond the longest upstream call.
@@ -18,15 +20,20 @@ const drainMargin = 5 * time.Second
 func (s *server) drain(ctx context.Context) error {
 	s.ready.shut()
 	s.proxy.Drain()
+	for _, w := range s.proxy.Unfinished() {
+		s.log.Info("a write is at FreeAgent; its answer is waited for", about(w)...)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Upstream.Timeout+drainMargin)
 	defer cancel()
 	var ending sync.WaitGroup
-	errs := make([]error, len(s.http)+2)
+	errs := make([]error, len(s.http)+3)
+	left := sync.OnceFunc(s.nameUnfinished)
 	for i, server := range s.http {
-		ending.Go(func() { errs[i] = shutDown(ctx, server) })
+		ending.Go(func() { errs[i] = shutDown(ctx, server, left) })
 	}
 	ending.Go(func() { errs[len(s.http)] = s.limiter.Close() })
 	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
+	ending.Go(func() { errs[len(s.http)+2] = s.turns.Close(ctx) })
 	ending.Wait()
 	err := errors.Join(append(errs, s.store.Close())...)
 	if err == nil {
@@ -37,9 +44,25 @@ func (s *server) drain(ctx context.Context) error {
 	return err
 }
 
-// shutDown lets a server's requests finish until ctx ends, then cuts them off.
-func shutDown(ctx context.Context, server *http.Server) error {
+// nameUnfinished names the writes that are left when there is no more time: nobody else knows of them.
+func (s *server) nameUnfinished() {
+	for _, w := range s.proxy.Unfinished() {
+		s.log.Error("a write is left without its answer; FreeAgent may have acted on it, so look before sending it again", about(w)...)
+	}
+}
+
+// about is what the log says of a write, in the access log's words.
+func about(w proxy.Write) []zap.Field {
+	return []zap.Field{
+		zap.String("request_id", w.RequestID), zap.String("client", w.Client), zap.String("account", w.Account),
+		zap.String("method", w.Method), zap.String("path", w.Path), zap.Time("sent", w.Sent),
+	}
+}
+
+// shutDown lets a server's requests finish until ctx ends, then says so by left and cuts them off.
+func shutDown(ctx context.Context, server *http.Server, left func()) error {
 	if err := server.Shutdown(ctx); err != nil {
+		left()
 		return errors.Join(errors.New("requests were cut off"), server.Close())
 	}
 	return nil
@@ -52,6 +75,9 @@ func (s *server) close(ctx context.Context) {
 	}
 	if s.tokens != nil {
 		_ = s.tokens.Close(ctx)
+	}
+	if s.turns != nil {
+		_ = s.turns.Close(ctx)
 	}
 	if s.limiter != nil {
 		_ = s.limiter.Close()

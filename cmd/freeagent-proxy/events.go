@@ -78,3 +78,15 @@ func observeLimiter(log logbook) func(limiter.Event) {
 		}
 	}
 }
+
+// observeTurns tells when writes that happen one at a time do so in each process only.
+func observeTurns(log logbook) func(error) {
+	return func(err error) {
+		if err == nil {
+			log.Info("writes happen one at a time over all processes again")
+			return
+		}
+		log.Warn("Redis cannot be asked whose turn it is; writes happen one at a time in each process, and FreeAgent may give two the same reference; see to Redis",
+			zap.Error(err))
+	}
+}

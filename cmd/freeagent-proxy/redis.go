@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/tokens"
 )
@@ -252,6 +253,7 @@ func (s *server) openShared() error {
 		return err
 	}
 	s.limiter = shared
+	s.turns = turns.NewRedis(turns.RedisConfig{Client: store.client, Observe: observeTurns(s.log)})
 	s.watch = func(ctx context.Context) { store.Watch(ctx, s.tokens.Changed) }
 	return nil
 }

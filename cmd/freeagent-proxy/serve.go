@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
 	"freeagent-proxy/tokens"
@@ -75,6 +76,10 @@ type server struct {
 		proxy.Limiter
 		Close() error
 	}
+	turns interface {
+		proxy.Turns
+		Close(ctx context.Context) error
+	}
 	tokens  *tokens.Manager
 	proxy   *proxy.Proxy
 	http    []*http.Server
@@ -132,6 +137,7 @@ func (s *server) openStores() (err error) {
 		return err
 	}
 	s.limiter = local
+	s.turns = turns.NewLocal()
 	return nil
 }
 
@@ -230,6 +236,8 @@ func (s *server) newProxy() *proxy.Proxy {
 		Log:       s.log.Logger,
 		Sealer:    s.store.(sealing).Sealer(),
 
+		OneAtATime:     s.cfg.Writes.OneAtATime,
+		Turns:          s.turns,
 		TrustedProxies: networks(s.cfg.TrustedProxies),
 	})
 }

@@ -1,0 +1,179 @@
+package turns
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed" // of the script
+	"errors"
+	random "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// leaseFor is how long a turn outlives its holder: long enough for a halt of the process, or a failover of Redis, short
+	// enough for those who wait behind one that was killed. A holder that lives renews it three times as often.
+	leaseFor   = 3 * time.Second
+	renewEvery = leaseFor / 3
+	// believedFor is how long one who waits keeps the others waiting if nothing more is heard of it.
+	believedFor = time.Second
+	// askEvery is the longest pause between two looks at a turn that another process has. The head of each process's
+	// line asks alone, so that it is 50 requests a second to Redis for each process that waits, at most.
+	askEvery = 25 * time.Millisecond
+	// callFor bounds one request to Redis, and restFor is how long it is left alone after one that failed.
+	callFor = 250 * time.Millisecond
+	restFor = time.Second
+)
+
+//go:embed turn.lua
+var turnText string
+
+var turnScript = redis.NewScript(turnText)
+
+// What the script does.
+const (
+	ask   = "ask"
+	renew = "renew"
+	leave = "leave"
+)
+
+// RedisConfig is what a Redis is made of.
+type RedisConfig struct {
+	Client redis.UniversalClient
+	// Observe hears that Redis cannot be asked (an error), and that it can be again (nil). It may be nil.
+	Observe func(error)
+}
+
+// Redis is the turns of all processes that share a Redis. In each of them the head of a line alone asks for the turn,
+// and Redis gives it to the processes in the order in which they came.
+type Redis struct {
+	*Local
+	client  redis.UniversalClient
+	observe func(error)
+	name    string // of this process
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	away time.Time // until when Redis is left alone; zero: it answers
+}
+
+// NewRedis makes them. It connects when it is first used.
+func NewRedis(c RedisConfig) *Redis {
+	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text()}
+	if r.observe == nil {
+		r.observe = func(error) {}
+	}
+	return r
+}
+
+// Take is Local's, over all processes. While Redis is away it is Local's alone.
+func (r *Redis) Take(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
+	began := time.Now()
+	pass, err := r.Local.Take(ctx, key, wait)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.acquire(ctx, key, began.Add(wait)); err != nil {
+		r.running.Go(func() {
+			defer pass()
+			if !r.awaited(key) { // else the next one stands in our place
+				r.leave(key)
+			}
+		})
+		return nil, err
+	}
+	held, end := context.WithCancel(context.Background())
+	r.running.Go(func() {
+		defer pass()
+		r.keep(held, key)
+		r.leave(key)
+	})
+	return end, nil
+}
+
+// acquire asks for the turn until it is ours, or Redis is away: without it it is one at a time in this process.
+func (r *Redis) acquire(ctx context.Context, key Key, until time.Time) error {
+	for pause := askEvery / 8; ; pause = min(2*pause, askEvery) {
+		taken, err := r.call(context.Background(), ask, key)
+		if err != nil || taken {
+			return nil
+		}
+		left := time.Until(until)
+		if left <= 0 {
+			return r.busy(key)
+		}
+		timer := time.NewTimer(min(left, pause/2+random.N(pause/2)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-r.closing:
+			timer.Stop()
+			return ErrClosed
+		}
+	}
+}
+
+// keep renews the turn until it has ended, also one that Redis does not know of: Redis may be back.
+func (r *Redis) keep(held context.Context, key Key) {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-held.Done():
+			return
+		case <-ticker.C:
+			_, _ = r.call(held, renew, key) // if another process has it, nothing can be done about it
+		}
+	}
+}
+
+// leave gives the turn back. If it cannot, the lease ends by itself.
+func (r *Redis) leave(key Key) { _, _ = r.call(context.Background(), leave, key) }
+
+// errResting is what is said of a Redis that failed just now.
+var errResting = errors.New("turns: Redis failed just now")
+
+// call runs the script.
+func (r *Redis) call(ctx context.Context, do string, key Key) (ok bool, err error) {
+	r.mu.Lock()
+	resting := time.Now().Before(r.away)
+	r.mu.Unlock()
+	if resting {
+		return false, errResting
+	}
+	limited, cancel := context.WithTimeout(ctx, callFor)
+	defer cancel()
+	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:{" + key.Account + "}:turn:" + key.Work},
+		do, r.name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
+	if err == nil || ctx.Err() == nil {
+		r.heard(err)
+	}
+	return ok, err
+}
+
+// heard notes how Redis answered, and tells when that changes.
+func (r *Redis) heard(err error) {
+	r.mu.Lock()
+	was := !r.away.IsZero()
+	r.away = time.Time{}
+	if err != nil {
+		r.away = time.Now().Add(restFor)
+	}
+	r.mu.Unlock()
+	if was != (err != nil) {
+		r.observe(err)
+	}
+}
+
+// Close is Local's, and then waits until Redis has the turns back.
+func (r *Redis) Close(ctx context.Context) error {
+	err := r.Local.Close(ctx)
+	if err == nil {
+		r.running.Wait() // for calls to Redis, which are bounded
+	}
+	return err
+}

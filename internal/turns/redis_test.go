@@ -1,0 +1,220 @@
+package turns_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/redistest"
+	"freeagent-proxy/internal/turns"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const childVariable = "TURNS_CHILD"
+
+// holdUntilKilled takes the turn, says so and keeps it.
+func holdUntilKilled(addr string) {
+	r := turns.NewRedis(turns.RedisConfig{Client: redis.NewClient(&redis.Options{Addr: addr})})
+	if _, err := r.Take(context.Background(), invoices, patience); err != nil {
+		panic(err)
+	}
+	fmt.Print("1")
+	select {}
+}
+
+// A holder that was killed keeps the next one waiting for seconds, one that lives for as long as it likes.
+func TestHolderIsKilled(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	r := shared(t, server)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+server.Addr())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	busy(t, r, invoices, 2*turns.LeaseFor)
+	_ = cmd.Process.Kill()
+	killed := time.Now()
+	take(t, r, invoices, patience)()
+	if took := time.Since(killed); took > turns.LeaseFor+2*time.Second {
+		t.Errorf("the turn of one that was killed was free after %s", took)
+	}
+}
+
+// A slow holder has its turn for longer than the lease: it is renewed.
+func TestSlowHolder(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	one, other := shared(t, server), shared(t, server)
+	end := take(t, one, invoices, 0)
+	busy(t, other, invoices, 2*turns.LeaseFor)
+	end()
+	began := time.Now()
+	take(t, other, invoices, patience)()
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("a turn that was given back was free after %s", took)
+	}
+}
+
+// Processes take turns: one with a long line does not starve one with a short line.
+func TestProcessesTakeTurns(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	flood, single := shared(t, server), shared(t, server)
+	stop := make(chan struct{})
+	var flooding sync.WaitGroup
+	for range 50 {
+		flooding.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				end, err := flood.Take(context.Background(), invoices, patience)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+				end()
+			}
+		})
+	}
+	began := time.Now()
+	const asked = 20
+	for range asked {
+		take(t, single, invoices, patience)()
+	}
+	took := time.Since(began)
+	close(stop)
+	flooding.Wait()
+	// Before each of its turns there is one of the flood's, and a look at Redis or two.
+	if most := asked * 150 * time.Millisecond; took > most {
+		t.Errorf("%d turns beside a flood took %s, want %s at most", asked, took, most)
+	}
+}
+
+// While Redis is away turns go on in each process, and when it is back over all of them: also those that were taken meanwhile.
+func TestRedisIsAway(t *testing.T) {
+	t.Parallel()
+	for name, outage := range map[string]struct{ begin, end func(*redistest.Server) }{
+		"killed": {(*redistest.Server).Kill, (*redistest.Server).RestartEmpty},
+		"hung":   {(*redistest.Server).Stop, (*redistest.Server).Cont},
+	} {
+		server := redistest.Start(t)
+		told := make(chan error, 100)
+		one, other := shared(t, server, func(err error) { told <- err }), shared(t, server)
+		before := take(t, one, turns.Key{Account: "acme", Work: "before"}, 0)
+		outage.begin(server)
+		began := time.Now()
+		end := take(t, one, invoices, patience)
+		busy(t, one, invoices, 100*time.Millisecond)
+		take(t, other, invoices, patience)() // of this process nothing is known there
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("%s: turns without Redis took %s", name, took)
+		}
+		if err := <-told; err == nil {
+			t.Errorf("%s: told that Redis is there", name)
+		}
+		outage.end(server)
+		if err := <-told; err != nil {
+			t.Errorf("%s: told %v, want that Redis is back", name, err)
+		}
+		// What is held is put back into Redis.
+		client := server.Client(t)
+		eventually(t, func() bool {
+			n, err := client.Exists(t.Context(), "fap:v1:{acme}:turn:before", "fap:v1:{acme}:turn:POST /v2/invoices").Result()
+			return err == nil && n == 2
+		})
+		eventually(t, func() bool { // the other one leaves Redis alone for a second
+			end, err := other.Take(t.Context(), invoices, 0)
+			if err == nil {
+				end()
+			}
+			return errors.As(err, new(*turns.BusyError))
+		})
+		end()
+		before()
+		take(t, other, invoices, patience)()
+	}
+}
+
+func eventually(t *testing.T, so func() bool) {
+	t.Helper()
+	for began := time.Now(); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatal("it does not come about")
+		}
+	}
+}
+
+// Nothing stays in Redis.
+func TestKeysExpire(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	r, client := shared(t, server), server.Client(t)
+	end := take(t, r, invoices, 0)
+	if life, err := client.PTTL(t.Context(), "fap:v1:{acme}:turn:POST /v2/invoices").Result(); err != nil || life <= 0 || life > turns.LeaseFor {
+		t.Errorf("the turn lives for %s (%v), want up to %s", life, err, turns.LeaseFor)
+	}
+	end()
+	eventually(t, func() bool {
+		n, err := client.DBSize(t.Context()).Result()
+		return err == nil && n == 0
+	})
+}
+
+// It works in a Cluster, too.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	nodes := redistest.Cluster(t)
+	client := nodes.Client(t)
+	one, other := turns.NewRedis(turns.RedisConfig{Client: client}), turns.NewRedis(turns.RedisConfig{Client: client})
+	closing(t, one)
+	closing(t, other)
+	for _, account := range []string{"acme", "b", "c", "d"} {
+		key := turns.Key{Account: account, Work: invoices.Work}
+		end := take(t, one, key, 0)
+		busy(t, other, key, 50*time.Millisecond)
+		end()
+		take(t, other, key, patience)()
+	}
+}
+
+// What a turn costs: `go test -bench . ./internal/turns`.
+func BenchmarkTake(b *testing.B) {
+	b.Run("local", func(b *testing.B) { benchmark(b, turns.NewLocal()) })
+	b.Run("Redis", func(b *testing.B) {
+		client := redistest.Start(b).Client(b)
+		benchmark(b, turns.NewRedis(turns.RedisConfig{Client: client}))
+	})
+}
+
+func benchmark(b *testing.B, l taker) {
+	for b.Loop() {
+		end, err := l.Take(context.Background(), invoices, patience)
+		if err != nil {
+			b.Fatal(err)
+		}
+		end()
+	}
+	_ = l.Close(context.Background())
+}
