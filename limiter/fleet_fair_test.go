@@ -39,7 +39,8 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 			var lost atomic.Int64
 			fleet := newThree(t, test.guard, &lost)
 			b := budget("api/acme", test.requests, time.Duration(test.requests)*slot)
-			ctx, cancel := context.WithTimeout(t.Context(), max(4*b.Windows[0].Per, 15*time.Second))
+			span := max(4*b.Windows[0].Per, 15*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), span)
 			defer cancel()
 			var running sync.WaitGroup
 			for i := range 200 {
@@ -52,19 +53,19 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 					}
 				})
 			}
-			waits := askPolitely(ctx, fleet[0], named("polite", 1, b), 2*slot)
+			_ = askPolitely(ctx, span/3, fleet[0], named("polite", 1, b), 2*slot) // the burst with which the flood begins
+			waits := askPolitely(ctx, span, fleet[0], named("polite", 1, b), 2*slot)
 			running.Wait()
-			if len(waits) < 30 {
-				t.Fatalf("the polite one was served only %d times", len(waits))
+			if asked := int(span * 2 / 3 / (2 * slot)); len(waits) < asked*7/8 && lost.Load() == 0 { // else the machine was too busy to reach Redis in time
+				t.Fatalf("the polite one was served only %d times, want %d", len(waits), asked)
 			}
-			waits = waits[len(waits)/3:] // the burst with which the flood begins
 			slices.Sort(waits)
 			median, p95 := waits[len(waits)/2], waits[len(waits)*95/100]
 			t.Logf("the polite one waits %v in the median, %v in 19 of 20 cases, %v at most", median, p95, waits[len(waits)-1])
 			if median >= test.median {
 				t.Errorf("the polite one waits %v in the median, want less than %v: %v", median, test.median, waits)
 			}
-			if p95 >= test.p95 && lost.Load() == 0 { // else the machine was too busy to reach Redis in time
+			if p95 >= test.p95 && lost.Load() == 0 {
 				t.Errorf("the polite one waits %v, want less than %v: %v", p95, test.p95, waits)
 			}
 		})
@@ -95,11 +96,12 @@ func newThree(t *testing.T, guard time.Duration, lost *atomic.Int64) []*limiter.
 	return fleet
 }
 
-// askPolitely asks once in each interval, unless the last request still waits, and returns how long each waited.
-func askPolitely(ctx context.Context, s *limiter.Redis, r limiter.Request, interval time.Duration) (waits []time.Duration) {
-	tick := time.NewTicker(interval)
+// askPolitely asks for so long, or until the context ends, once in each interval, unless the last request still waits. It returns how
+// long each waited.
+func askPolitely(ctx context.Context, span time.Duration, s *limiter.Redis, r limiter.Request, interval time.Duration) (waits []time.Duration) {
+	tick, end := time.NewTicker(interval), time.Now().Add(span)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && time.Now().Before(end) {
 		<-tick.C
 		asked := time.Now()
 		p, err := s.Take(ctx, r)
