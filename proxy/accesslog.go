@@ -41,9 +41,10 @@ type exchange struct {
 	status     int              // 0 until the header is written
 	waited     time.Duration    // for permits and tokens
 	attempts   int
-	urls       *urls // nil: URLs pass as they are
-	upstream   bool  // the answer is FreeAgent's
-	unread     bool  // the request has a body that was not read to its end
+	keyed      *keyed // nil: it has no idempotency key
+	urls       *urls  // nil: URLs pass as they are
+	upstream   bool   // the answer is FreeAgent's
+	unread     bool   // the request has a body that was not read to its end
 	line       [1]zap.Field
 }
 

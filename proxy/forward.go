@@ -19,7 +19,7 @@ func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *b
 	s := &sending{p: p, x: x, passage: to, target: t, body: b, presence: presence(r), patience: to.client.wait(r)}
 	s.reverse = httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
-		Transport:      s,
+		Transport:      x.keyed.transport(s),
 		ModifyResponse: s.receive,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
 		BufferPool:     p.buffers,

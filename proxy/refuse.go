@@ -171,6 +171,9 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	if f, ok := explainClient(err); ok {
 		return f
 	}
+	if f, ok := explainKey(err); ok {
+		return f
+	}
 	return explainToken(x, err)
 }
 

@@ -28,13 +28,20 @@ func (s *server) drain(ctx context.Context) error {
 	ending.Go(func() { errs[len(s.http)] = s.limiter.Close() })
 	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
 	ending.Wait()
-	err := errors.Join(append(errs, s.store.Close())...)
+	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
 		s.log.Error("stopped, but not everything could be finished", zap.Error(err))
 	}
 	return err
+}
+
+// closeOutcomes stores what became of writes, for as long as the margin at most: it is what must not be lost.
+func (s *server) closeOutcomes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainMargin)
+	defer cancel()
+	return s.outcomes.Close(ctx)
 }
 
 // shutDown lets a server's requests finish until ctx ends, then cuts them off.
@@ -55,6 +62,9 @@ func (s *server) close(ctx context.Context) {
 	}
 	if s.limiter != nil {
 		_ = s.limiter.Close()
+	}
+	if s.outcomes != nil {
+		_ = s.outcomes.Close(ctx)
 	}
 	if s.store != nil {
 		_ = s.store.Close()

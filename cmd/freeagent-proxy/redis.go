@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/tokens"
 )
@@ -252,6 +253,7 @@ func (s *server) openShared() error {
 		return err
 	}
 	s.limiter = shared
+	s.outcomes = outcomes.NewRedis(store.client, 0, s.outcomesConfig())
 	s.watch = func(ctx context.Context) { store.Watch(ctx, s.tokens.Changed) }
 	return nil
 }
