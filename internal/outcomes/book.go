@@ -37,15 +37,13 @@ var errTaken = errors.New("another replica has claimed the key meanwhile")
 
 // Book keeps outcomes in a store, and in memory what the store has still to take.
 type Book struct {
-	cfg     Config
-	store   store
-	process string
+	cfg   Config
+	store store
 
 	stop    context.CancelFunc
 	stopped chan struct{}
 
 	mu      sync.Mutex
-	claims  int64
 	held    map[string]*Claim // by id: all that run, or whose outcome is not stored
 	recent  recent
 	trouble error // of the store, as it was told
@@ -54,7 +52,7 @@ type Book struct {
 func newBook(cfg Config, s store) *Book {
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Book{
-		cfg: cfg, store: s, process: rand.Text(), held: make(map[string]*Claim),
+		cfg: cfg, store: s, held: make(map[string]*Claim),
 		stop: stop, stopped: make(chan struct{}),
 	}
 	go b.look(ctx)
@@ -72,7 +70,6 @@ func (b *Book) Begin(ctx context.Context, name Name, print Fingerprint) (*Claim,
 		answer, err := here.verdict(print)
 		return nil, answer, err
 	}
-	c.record.seal(b.cfg.Sealer)
 	var found *record
 	err := b.try(ctx, func() (err error) { found, err = b.store.begin(ctx, &c.record); return err })
 	if !errors.Is(err, ErrFull) {
@@ -99,24 +96,23 @@ func (b *Book) Begin(ctx context.Context, name Name, print Fingerprint) (*Claim,
 
 // claim holds the name in this process, or returns what this process knows of it.
 func (b *Book) claim(name Name, print Fingerprint) (c *Claim, here *record) {
-	id, now := name.id(), time.Now()
+	now := time.Now()
+	c = &Claim{book: b, turn: make(chan struct{}, 1), told: now, record: record{
+		id: name.id(), account: name.Account, client: name.Client, owner: rand.Text(), state: waiting, print: print, at: now,
+	}}
+	c.turn <- struct{}{} // until it is begun
+	c.record.seal(b.cfg.Sealer)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if other := b.held[id]; other != nil {
+	if other := b.held[c.record.id]; other != nil {
 		r := other.record
 		r.alive = true
 		return nil, &r
 	}
-	if r := b.recent.find(id, now); r != nil {
+	if r := b.recent.find(c.record.id, now); r != nil {
 		return nil, r
 	}
-	b.claims++
-	c = &Claim{book: b, turn: make(chan struct{}, 1), told: now, record: record{
-		id: id, account: name.Account, client: name.Client, state: waiting, print: print, at: now,
-		owner: fmt.Sprint(b.process, ".", b.claims),
-	}}
-	c.turn <- struct{}{} // until it is begun
-	b.held[id] = c
+	b.held[c.record.id] = c
 	return c, nil
 }
 
