@@ -13,7 +13,6 @@ const sweepEvery = 10 * time.Minute
 // whether it has lost what it had.
 func (b *Book) look(ctx context.Context) {
 	defer close(b.stopped)
-	b.store.sweep()
 	swept, probed := time.Now(), time.Now()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
