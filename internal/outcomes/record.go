@@ -39,7 +39,7 @@ type content struct {
 	Print  Fingerprint `json:"print"`
 	At     int64       `json:"at"` // Unix milliseconds
 	Status int         `json:"status,omitempty"`
-	Header http.Header `json:"header,omitempty"`
+	Header http.Header `json:"header"`
 	Cut    bool        `json:"cut,omitempty"`
 }
 
