@@ -39,9 +39,10 @@ type exchange struct {
 	status    int              // 0 until the header is written
 	waited    time.Duration    // for permits and tokens
 	attempts  int
-	urls      *urls // nil: URLs pass as they are
-	upstream  bool  // the answer is FreeAgent's
-	unread    bool  // the request has a body that was not read to its end
+	keyed     *keyed // nil: it has no idempotency key
+	urls      *urls  // nil: URLs pass as they are
+	upstream  bool   // the answer is FreeAgent's
+	unread    bool   // the request has a body that was not read to its end
 	line      [1]zap.Field
 	usage     [4]limiter.Usage
 
@@ -57,7 +58,6 @@ func (p *Proxy) newExchange() any {
 	s := &x.sending
 	s.reverse = httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
-		Transport:      s,
 		ModifyResponse: s.receive,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { s.err = err },
 		BufferPool:     p.buffers,

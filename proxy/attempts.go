@@ -131,6 +131,10 @@ var errSwitched = errors.New("upstream switched protocols")
 
 // send makes one attempt and says how it ended.
 func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Permit) (*http.Response, error) {
+	if err := s.x.keyed.leave(); err != nil {
+		permit.Release()
+		return nil, err
+	}
 	s.x.attempts++
 	a := begin(permit, s.p.config.Timeout)
 	if !isRead(req.Method) {

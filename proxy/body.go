@@ -54,7 +54,7 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) (*body, error) {
 	if r.ContentLength > maxBody {
 		return nil, errBodyTooLarge
 	}
-	client := &upload{Reader: r.Body, control: x.control, idle: p.config.Timeout, draining: p.draining}
+	client := &upload{Reader: x.keyed.reading(r.Body), control: x.control, idle: p.config.Timeout, draining: p.draining}
 	defer client.finish(context.AfterFunc(p.draining, client.interrupt))
 	read := &body{owner: p.bodies}
 	if err := read.fromClient(x, r, client); err != nil {

@@ -19,7 +19,7 @@ func (p *Proxy) forward(x *exchange, r *http.Request, to passage, t target, b *b
 	s := &x.sending
 	s.p, s.x, s.passage, s.target, s.body = p, x, to, t, b
 	s.presence, s.patience = presence(r), to.client.wait(r)
-	s.reverse.FlushInterval = 0
+	s.reverse.FlushInterval, s.reverse.Transport = 0, x.keyed.transport(s)
 	delete(r.Header, "Upgrade") // ReverseProxy would pass it on, or fail at one that it cannot print
 	s.reverse.ServeHTTP(x, r)
 	return s.err

@@ -27,7 +27,7 @@ var notForUpstream = map[string]bool{
 
 // notForClients are response headers that stop here: HSTS would lock clients out of a
 // plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status and what is left of the budget are ours to say.
-var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate",
+var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", replayedHeader,
 	policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset"}
 
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.

@@ -43,6 +43,7 @@ type Config struct {
 	Egress    []limiter.Window // over all accounts: FreeAgent's limit per source address
 	Tokens    *tokens.Manager
 	Limiter   Limiter
+	Outcomes  Outcomes // of writes under an Idempotency-Key
 	// TrustedProxies are those whose Forwarded or X-Forwarded-For names a client's address; may be empty.
 	TrustedProxies []netip.Prefix
 	Sealer         Sealer // of the tokens that programs get that do their own OAuth
@@ -167,11 +168,17 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	}
 	x.account, x.budgets, x.rateLimit = to.account.Name, to.budgets, to.rateLimit
 	x.urls = p.rewriter(x, r, target, client)
+	if x.keyed, err = p.keyed(r, to, target); err != nil {
+		return err // 400
+	}
 	target.query = x.urls.query(r, target.query)
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503
 	}
 	defer body.Close()
+	if x.keyed != nil {
+		return p.forwardOnce(x, r, to, target, body) // 409, 422, 503, or as below
+	}
 	return p.forward(x, r, to, target, body) // 429, 502, 503, 504
 }

@@ -150,20 +150,8 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.Is(err, errOAuth):
 		return refusal{status: http.StatusNotFound, kind: "http_request_denied",
 			details: "the proxy keeps the tokens and answers POST /v2/token_endpoint and GET /v2/approve_app itself; call the API without OAuth, or these alone"}
-	case errors.Is(err, errBodyTooLarge):
-		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
-			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}
 	case errors.Is(err, errDraining):
 		return explainToken(x, err)
-	case errors.Is(err, errBodyStalled):
-		return refusal{status: http.StatusRequestTimeout, kind: "http_request_error", hangUp: true,
-			details: "the body stopped coming; nothing was sent to FreeAgent"}
-	case errors.Is(err, errBodyBroken):
-		return refusal{status: http.StatusBadRequest, kind: "http_request_error", hangUp: true,
-			details: "the body ended early or is malformed; nothing was sent to FreeAgent"}
-	case errors.Is(err, errBodyStorage):
-		return refusal{status: http.StatusServiceUnavailable, kind: "proxy_internal_error", after: 10 * time.Second, hangUp: true,
-			details: "the proxy could not store the body; its operator should look at the disk with the temporary files"}
 	case errors.Is(err, errClientGone): // it may have closed but its half, and then it reads this
 		return refusal{status: http.StatusServiceUnavailable, kind: "connection_terminated", hangUp: true,
 			details: "the connection was closed from the client's side while the request waited; FreeAgent did not act on it"}
@@ -175,13 +163,31 @@ func (p *Proxy) explain(x *exchange, err error) refusal {
 	case errors.As(err, &upstream):
 		return upstream.explain()
 	}
-	if f, ok := explainOAuth(err); ok {
-		return f
-	}
-	if f, ok := explainClient(err); ok {
-		return f
+	for _, explain := range []func(error) (refusal, bool){explainBody, explainOAuth, explainClient, explainKey} {
+		if f, ok := explain(err); ok {
+			return f
+		}
 	}
 	return explainToken(x, err)
+}
+
+// explainBody says why a request's body was not taken.
+func explainBody(err error) (refusal, bool) {
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
+			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}, true
+	case errors.Is(err, errBodyStalled):
+		return refusal{status: http.StatusRequestTimeout, kind: "http_request_error", hangUp: true,
+			details: "the body stopped coming; nothing was sent to FreeAgent"}, true
+	case errors.Is(err, errBodyBroken):
+		return refusal{status: http.StatusBadRequest, kind: "http_request_error", hangUp: true,
+			details: "the body ended early or is malformed; nothing was sent to FreeAgent"}, true
+	case errors.Is(err, errBodyStorage):
+		return refusal{status: http.StatusServiceUnavailable, kind: "proxy_internal_error", after: 10 * time.Second, hangUp: true,
+			details: "the proxy could not store the body; its operator should look at the disk with the temporary files"}, true
+	}
+	return refusal{}, false
 }
 
 // explainOAuth says why a token request is refused, in FreeAgent's words where they are known.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
@@ -36,6 +37,7 @@ type rig struct {
 	proxy   *proxy.Proxy
 	tokens  *tokens.Manager
 	limiter *limiter.Local
+	kept    *outcomes.Book
 	log     *logBuffer
 	secrets *secrets
 	ended   atomic.Int32 // connections whose end, or half-close, the proxy has seen
@@ -55,6 +57,9 @@ func newRig(t *testing.T, upstream string, change ...func(*proxy.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.kept, err = outcomes.OpenFile(t.TempDir(), outcomes.Config{Sealer: sealer()}); err != nil {
+		t.Fatal(err)
+	}
 	r.tokens = tokens.New(tokens.Config{
 		Store:    watchedStore{store, marks},
 		Endpoint: tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: base, Timeout: 20 * time.Second}),
@@ -67,6 +72,7 @@ func newRig(t *testing.T, upstream string, change ...func(*proxy.Config)) *rig {
 		defer cancel()
 		_ = r.tokens.Close(ctx)
 		_ = r.limiter.Close()
+		_ = r.kept.Close(ctx)
 		_ = store.Close()
 		marks.verify(t, r.log)
 	})
@@ -86,6 +92,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Sealer:   sealer(),
 		Tokens:   r.tokens,
 		Limiter:  r.limiter,
+		Outcomes: r.kept,
 		Log:      r.log.logger(),
 	}
 	for _, c := range change {

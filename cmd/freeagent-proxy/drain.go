@@ -35,7 +35,7 @@ func (s *server) drain(ctx context.Context) error {
 	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
 	ending.Go(func() { errs[len(s.http)+2] = s.turns.Close(ctx) })
 	ending.Wait()
-	err := errors.Join(append(errs, s.store.Close())...)
+	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
@@ -57,6 +57,13 @@ func about(w proxy.Write) []zap.Field {
 		zap.String("request_id", w.RequestID), zap.String("client", w.Client), zap.String("account", w.Account),
 		zap.String("method", w.Method), zap.String("path", w.Path), zap.Time("sent", w.Sent),
 	}
+}
+
+// closeOutcomes stores what became of writes, for as long as the margin at most: it is what must not be lost.
+func (s *server) closeOutcomes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainMargin)
+	defer cancel()
+	return s.outcomes.Close(ctx)
 }
 
 // shutDown lets a server's requests finish until ctx ends, then says so by left and cuts them off.
@@ -81,6 +88,9 @@ func (s *server) close(ctx context.Context) {
 	}
 	if s.limiter != nil {
 		_ = s.limiter.Close()
+	}
+	if s.outcomes != nil {
+		_ = s.outcomes.Close(ctx)
 	}
 	if s.store != nil {
 		_ = s.store.Close()

@@ -54,6 +54,17 @@ func observeStore(log logbook) func(string, error) {
 	}
 }
 
+// observeOutcomes tells whether what became of writes with an Idempotency-Key can be stored.
+func observeOutcomes(log logbook) func(error) {
+	return func(err error) {
+		if err == nil {
+			log.Info("writes with an Idempotency-Key are served again; all outcomes are stored")
+			return
+		}
+		log.Warn("outcomes of writes cannot be stored; those with an Idempotency-Key are refused until they can, see to the store", zap.Error(err))
+	}
+}
+
 // observeLimiter tells what happens to budgets.
 func observeLimiter(log logbook) func(limiter.Event) {
 	return func(e limiter.Event) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/tokens"
@@ -254,6 +255,7 @@ func (s *server) openShared() error {
 	}
 	s.limiter = shared
 	s.turns = turns.NewRedis(turns.RedisConfig{Client: store.client, Observe: observeTurns(s.log)})
+	s.outcomes = outcomes.NewRedis(store.client, 0, s.outcomesConfig())
 	s.watch = func(ctx context.Context) { store.Watch(ctx, s.tokens.Changed) }
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
@@ -86,6 +87,8 @@ type server struct {
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
 	ready   readiness
+
+	outcomes *outcomes.Book // of writes with an Idempotency-Key
 }
 
 // newServer builds the parts and binds the listeners; run serves them.
@@ -138,7 +141,8 @@ func (s *server) openStores() (err error) {
 	}
 	s.limiter = local
 	s.turns = turns.NewLocal()
-	return nil
+	s.outcomes, err = outcomes.OpenFile(filepath.Join(s.cfg.Store.File, "writes"), s.outcomesConfig())
+	return err
 }
 
 func (s *server) app(account string) (tokens.App, bool) {
@@ -214,6 +218,11 @@ func (s *server) loadGrants(ctx context.Context) error {
 // sealing is what both stores do.
 type sealing interface{ Sealer() *tokens.Sealer }
 
+// outcomesConfig is for either store.
+func (s *server) outcomesConfig() outcomes.Config {
+	return outcomes.Config{Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log)}
+}
+
 // newProxy builds the handler that programs talk to.
 func (s *server) newProxy() *proxy.Proxy {
 	hosts := slices.Clone(s.cfg.AllowedHosts)
@@ -235,6 +244,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
 		Sealer:    s.store.(sealing).Sealer(),
+		Outcomes:  s.outcomes,
 
 		OneAtATime:     s.cfg.Writes.OneAtATime,
 		Turns:          s.turns,

@@ -1,0 +1,228 @@
+package outcomes
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// file is the store of one process: a folder with one sealed file per record. Whoever opens it must have the folder to
+// itself; a record of another owner's is then of a process that has ended.
+//
+//	DIR/SCOPE/ID   SCOPE: digest of account and client, ID: see Name
+//
+// A file is replaced in one step, after it and before its folder is synced to disk. Of waiting records it has none: they
+// end with the process.
+type file struct {
+	dir    string
+	mu     sync.Mutex
+	scopes map[string]*scope
+}
+
+// scope is what one client keeps in one account.
+type scope struct {
+	made  bool // its folder
+	units int
+}
+
+// OpenFile opens the folder, and makes it if it is missing.
+func OpenFile(dir string, cfg Config) (*Book, error) {
+	f := &file{dir: dir, scopes: make(map[string]*scope)}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fileError("make", dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fileError("read", dir, err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			f.scopes[e.Name()] = &scope{made: true}
+		}
+	}
+	f.sweep()
+	return newBook(cfg, f), nil
+}
+
+func (f *file) lease() time.Duration { return 0 }
+func (f *file) close() error         { return nil }
+
+func scopeOf(r *record) string {
+	account, client := sha256.Sum256([]byte(r.account)), sha256.Sum256([]byte(r.client))
+	digest := sha256.Sum256(append(account[:], client[:]...))
+	return hex.EncodeToString(digest[:8])
+}
+
+func (f *file) path(r *record) string { return filepath.Join(f.dir, scopeOf(r), r.id) }
+
+// scope returns the record's scope. mu is held.
+func (f *file) scope(r *record) *scope {
+	name := scopeOf(r)
+	if f.scopes[name] == nil {
+		f.scopes[name] = &scope{}
+	}
+	return f.scopes[name]
+}
+
+func (f *file) begin(_ context.Context, r *record) (*record, error) {
+	path := f.path(r)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && expired(info):
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.scope(r).units >= MaxUnits {
+			return nil, ErrFull
+		}
+		return nil, nil
+	case err != nil:
+		return nil, fileError("look at", path, err)
+	}
+	found := &record{id: r.id}
+	if found.sealed, err = os.ReadFile(path); err != nil {
+		return nil, fileError("read", path, err)
+	}
+	return found, nil
+}
+
+func expired(info fs.FileInfo) bool { return time.Since(info.ModTime()) > Life }
+
+func (f *file) put(_ context.Context, r *record) (lost bool, err error) {
+	f.mu.Lock()
+	s := f.scope(r)
+	made := s.made
+	f.mu.Unlock()
+	path := f.path(r)
+	if !made {
+		if err := makeDir(filepath.Dir(path)); err != nil {
+			return false, fileError("make", filepath.Dir(path), err)
+		}
+	}
+	if err := writeFile(path, r.sealed); err != nil {
+		return false, fileError("write", path, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.made = true
+	s.units += r.units
+	return false, nil
+}
+
+// forget removes the record. Its units are counted anew when the folder is swept.
+func (f *file) forget(_ context.Context, r *record) error {
+	if r.state == waiting {
+		return nil // it has no file
+	}
+	path := f.path(r)
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fileError("remove", path, err)
+	}
+	return nil
+}
+
+// leftover is what a crash leaves: a file that was being written.
+var leftover = regexp.MustCompile(`^\.[0-9a-f]{64}\d+$`)
+
+// sweep removes what has expired, and counts what is left.
+func (f *file) sweep() {
+	f.mu.Lock()
+	names := make([]string, 0, len(f.scopes))
+	for name := range f.scopes {
+		names = append(names, name)
+	}
+	f.mu.Unlock()
+	for _, name := range names {
+		units := f.sweepScope(filepath.Join(f.dir, name))
+		f.mu.Lock()
+		f.scopes[name].units = units
+		f.mu.Unlock()
+	}
+}
+
+// sweepScope returns the units of what is left. What cannot be removed now is tried again at the next time.
+func (f *file) sweepScope(dir string) (units int) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue // removed meanwhile
+		}
+		// A file that is being written is minutes old at most.
+		if expired(info) || leftover.MatchString(e.Name()) && time.Since(info.ModTime()) > time.Hour {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+			continue
+		}
+		units += 1 + int(info.Size())/unit
+	}
+	return units
+}
+
+// writeFile replaces a file in one step. When it returns nil the new content survives a power cut.
+func writeFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pending.Cleanup() }() // nothing to do once it was replaced
+	if _, err := pending.Write(content); err != nil {
+		return err
+	}
+	if err := pending.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// makeDir makes a folder whose name survives a power cut.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// fileError names the file, what is wrong with it and what to do.
+func fileError(doing, path string, err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return fmt.Errorf("%s %s: %w", doing, path, err)
+	}
+	remedy := ""
+	switch errno {
+	case syscall.EACCES, syscall.EPERM, syscall.EROFS:
+		remedy = "; make it readable and writable for the user that runs freeagent-proxy"
+	case syscall.ENOSPC, syscall.EDQUOT:
+		remedy = "; free some space for it"
+	}
+	return fmt.Errorf("%s %s: %w%s", doing, path, errno, remedy)
+}

@@ -1,0 +1,113 @@
+package outcomes_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"freeagent-proxy/internal/outcomes"
+)
+
+func keepOne(t *testing.T, b *outcomes.Book) {
+	t.Helper()
+	c := claims(t, b, invoice)
+	leaves(t, c)
+	c.Keep(created)
+}
+
+// A file is forgotten a day after it was written, and removed when the folder is swept.
+func TestFilesExpire(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	b := s.open()
+	keepOne(t, b)
+	path := filepath.Join(s.dir, outcomes.Path(invoice))
+	day := time.Now().Add(-outcomes.Life)
+	leftover := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"123")
+	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chtimes(path, day, day.Add(time.Minute)), os.Chtimes(leftover, day, day.Add(time.Minute))); err != nil {
+		t.Fatal(err)
+	}
+	b.Sweep()
+	answers(t, b, created)
+	if _, err := os.Stat(leftover); err == nil {
+		t.Error("what a crash left is still there")
+	}
+	if err := os.Chtimes(path, day, day.Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	keepOne(t, b) // free again, though the file is there
+	if err := os.Chtimes(path, day, day.Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	b.Sweep()
+	if _, err := os.Stat(path); err == nil {
+		t.Error("an expired file is still there")
+	}
+}
+
+// What cannot be opened is an outcome that is not known, and stays.
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	for _, content := range []string{"", "garbage", "freeagent-proxy grant 1 key=tests\ngarbage"} {
+		s := newShelf(t, false)
+		b := s.open()
+		keepOne(t, b)
+		if err := os.WriteFile(filepath.Join(s.dir, outcomes.Path(invoice)), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := begin(s.open(), invoice, first); !errors.Is(err, outcomes.ErrUnknown) {
+			t.Errorf("%q: %v, want %v", content, err, outcomes.ErrUnknown)
+		}
+	}
+}
+
+// A disk that takes nothing lets nothing leave, and an outcome waits for it.
+func TestDiskFails(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	b := s.open()
+	c := claims(t, b, invoice)
+	leaves(t, c)
+	folder := filepath.Dir(filepath.Join(s.dir, outcomes.Path(invoice)))
+	away := folder + "-away"
+	if err := errors.Join(os.Rename(folder, away), os.WriteFile(folder, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	c.Keep(created)
+	answers(t, b, created)
+	if _, _, err := begin(b, named("new"), first); !errors.Is(err, outcomes.ErrUnavailable) {
+		t.Errorf("Begin: %v, want %v", err, outcomes.ErrUnavailable)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := b.Close(ctx); err == nil {
+		t.Error("Close said nothing of an outcome that is not stored")
+	}
+	if err := errors.Join(os.Remove(folder), os.Rename(away, folder)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	answers(t, s.open(), created)
+}
+
+// What is kept is counted anew at the start.
+func TestFilesAreCounted(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	keepOne(t, s.open())
+	b := s.open()
+	b.Fill(invoice, outcomes.MaxUnits)
+	if _, _, err := begin(b, named("new"), first); !errors.Is(err, outcomes.ErrFull) {
+		t.Errorf("Begin: %v, want %v", err, outcomes.ErrFull)
+	}
+	b.Sweep()
+	claims(t, b, named("new")).Drop()
+}

@@ -1,0 +1,121 @@
+package outcomes
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// shared is the store of many processes.
+//
+//	fap:v1:{ACCOUNT}:write:CLIENT:ID   hash: state, owner, until, sealed
+//	fap:v1:{ACCOUNT}:writes:CLIENT     hash: hour → units that were put on record in it
+//
+// Until is when the owner of a waiting or sent record is taken for dead, by Redis's clock.
+type shared struct {
+	client redis.UniversalClient
+	life   time.Duration // of an owner that shows no life
+}
+
+// DefaultLease is how long a replica is believed to live without a sign of life: long against a hiccup, short for those
+// who wait to hear what became of a write.
+const DefaultLease = 15 * time.Second
+
+var (
+	//go:embed begin.lua
+	beginText string
+	//go:embed put.lua
+	putText string
+	//go:embed forget.lua
+	forgetText string
+
+	beginScript  = redis.NewScript(beginText)
+	putScript    = redis.NewScript(putText)
+	forgetScript = redis.NewScript(forgetText)
+)
+
+// NewRedis keeps outcomes in Redis, which it connects to when it is first used. The client stays the caller's to close, and
+// must end its calls with their contexts (ContextTimeoutEnabled). lease 0: DefaultLease.
+func NewRedis(client redis.UniversalClient, lease time.Duration, cfg Config) *Book {
+	if lease == 0 {
+		lease = DefaultLease
+	}
+	return newBook(cfg, &shared{client, lease})
+}
+
+func (s *shared) lease() time.Duration { return s.life }
+func (s *shared) sweep()               {} // Redis does
+func (s *shared) close() error         { return nil }
+
+// keys are the record's and its client's count, in one slot with all else of the account.
+func keys(r *record) []string {
+	stem := "fap:v1:{" + r.account + "}:"
+	return []string{stem + "write:" + r.client + ":" + r.id, stem + "writes:" + r.client}
+}
+
+func (s *shared) begin(ctx context.Context, r *record) (*record, error) {
+	answer, err := beginScript.Run(ctx, s.client, keys(r), r.owner, s.life.Milliseconds(), r.sealed, MaxUnits).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("ask Redis: %w", err)
+	}
+	switch word(answer, 0) {
+	case "claimed":
+		return nil, nil
+	case "full":
+		return nil, ErrFull
+	case "found":
+		return &record{id: r.id, alive: word(answer, 1) == "1", sealed: []byte(word(answer, 2))}, nil
+	default:
+		return nil, errUnreadable
+	}
+}
+
+var errUnreadable = errors.New("what Redis answers is not what was asked for")
+
+func (s *shared) put(ctx context.Context, r *record) (lost bool, err error) {
+	left := time.Until(r.expires())
+	if r.state == waiting {
+		left = s.life
+	}
+	answer, err := putScript.Run(ctx, s.client, keys(r),
+		r.owner, int(r.state), s.life.Milliseconds(), max(left.Milliseconds(), 1), r.sealed, r.units).Slice()
+	if err != nil {
+		return false, fmt.Errorf("write to Redis: %w", err)
+	}
+	switch word(answer, 0) {
+	case "put":
+		return false, nil
+	case "lost":
+		return true, nil
+	case "taken":
+		return false, errTaken
+	default:
+		return false, errUnreadable
+	}
+}
+
+func (s *shared) forget(ctx context.Context, r *record) error {
+	if err := forgetScript.Run(ctx, s.client, keys(r), r.owner).Err(); err != nil {
+		return fmt.Errorf("write to Redis: %w", err)
+	}
+	return nil
+}
+
+// word is a script's result at i.
+func word(answer []any, i int) string {
+	if i >= len(answer) {
+		return ""
+	}
+	switch v := answer[i].(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	return ""
+}
