@@ -13,8 +13,10 @@ import (
 
 // shared is the store of many processes.
 //
-//	fap:v1:{ACCOUNT}:write:CLIENT:ID   hash: state, owner, until, sealed
-//	fap:v1:{ACCOUNT}:writes:CLIENT     hash: hour → units that were put on record in it
+//	fap:v1:write:{ACCOUNT}:CLIENT:ID   hash: state, owner, until, sealed
+//	fap:v1:writes:{ACCOUNT}:CLIENT     hash: hour → units that were put on record in it
+//
+// They begin otherwise than the keys of grants and budgets, fap:v1:{…, which are listed by that: there may be many of these.
 //
 // Until is when the owner of a waiting or sent record is taken for dead, by Redis's clock.
 type shared struct {
@@ -54,8 +56,8 @@ func (s *shared) close() error         { return nil }
 
 // keys are the record's and its client's count, in one slot with all else of the account.
 func keys(r *record) []string {
-	stem := "fap:v1:{" + r.account + "}:"
-	return []string{stem + "write:" + r.client + ":" + r.id, stem + "writes:" + r.client}
+	whose := "{" + r.account + "}:" + r.client
+	return []string{"fap:v1:write:" + whose + ":" + r.id, "fap:v1:writes:" + whose}
 }
 
 func (s *shared) begin(ctx context.Context, r *record) (*record, error) {

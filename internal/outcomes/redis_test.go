@@ -78,7 +78,7 @@ func TestRedisLosesAll(t *testing.T) {
 			}
 			leaves(t, runs)
 			lose(s)
-			soon(t, "all is back", func() bool { return len(s.client.Keys(t.Context(), "*:write:*").Val()) == 23 })
+			soon(t, "all is back", func() bool { return len(s.client.Keys(t.Context(), "fap:v1:write:*").Val()) == 23 })
 			answers(t, b, created)
 			for _, key := range []string{"runs", "waits"} {
 				if _, _, err := begin(b, named(key), first); !errors.Is(err, outcomes.ErrRunning) {
