@@ -147,7 +147,7 @@ func (r *Redis) call(ctx context.Context, do string, key Key) (ok bool, err erro
 	}
 	limited, cancel := context.WithTimeout(ctx, callFor)
 	defer cancel()
-	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:{" + key.Account + "}:turn:" + key.Work},
+	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:turn:{" + key.Account + "}:" + key.Work},
 		do, r.name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
 	if err == nil || ctx.Err() == nil {
 		r.heard(err)

@@ -141,7 +141,7 @@ func TestRedisIsAway(t *testing.T) {
 		// What is held is put back into Redis.
 		client := server.Client(t)
 		eventually(t, func() bool {
-			n, err := client.Exists(t.Context(), "fap:v1:{acme}:turn:before", "fap:v1:{acme}:turn:POST /v2/invoices").Result()
+			n, err := client.Exists(t.Context(), "fap:v1:turn:{acme}:before", "fap:v1:turn:{acme}:POST /v2/invoices").Result()
 			return err == nil && n == 2
 		})
 		eventually(t, func() bool { // the other one leaves Redis alone for a second
@@ -172,7 +172,7 @@ func TestKeysExpire(t *testing.T) {
 	server := redistest.Start(t)
 	r, client := shared(t, server), server.Client(t)
 	end := take(t, r, invoices, 0)
-	if life, err := client.PTTL(t.Context(), "fap:v1:{acme}:turn:POST /v2/invoices").Result(); err != nil || life <= 0 || life > turns.LeaseFor {
+	if life, err := client.PTTL(t.Context(), "fap:v1:turn:{acme}:POST /v2/invoices").Result(); err != nil || life <= 0 || life > turns.LeaseFor {
 		t.Errorf("the turn lives for %s (%v), want up to %s", life, err, turns.LeaseFor)
 	}
 	end()
