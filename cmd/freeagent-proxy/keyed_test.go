@@ -206,7 +206,7 @@ func TestKeyedStorm(t *testing.T) {
 	for _, f := range []simulator.Fault{
 		{Kind: simulator.FaultDrop}, {Kind: simulator.FaultDrop, After: true}, {Kind: simulator.FaultReset}, {Kind: simulator.FaultStatus, Status: 502, After: true},
 	} {
-		f.Match = simulator.Match{Method: "POST", PathPrefix: "/v2/contacts", Probability: 0.01}
+		f.Match = simulator.Match{Method: "POST", PathPrefix: "/v2/contacts", Probability: 0.02}
 		w.fault(f)
 	}
 	w.fault(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(20 * time.Millisecond), Match: simulator.Match{PathPrefix: "/v2/contacts"}})
@@ -214,7 +214,7 @@ func TestKeyedStorm(t *testing.T) {
 	for i := range s.members {
 		s.join(i)
 	}
-	const creates, programs = 3000, 8
+	const creates, programs = 1200, 40
 	var all sync.WaitGroup
 	for program := range programs {
 		all.Go(func() {
@@ -226,14 +226,20 @@ func TestKeyedStorm(t *testing.T) {
 	over := make(chan struct{})
 	go func() { all.Wait(); close(over) }()
 	kills := 0
-	for ended := false; !ended; kills++ {
+	for ended := false; !ended; {
 		select {
 		case <-over:
 			ended = true
-		case <-time.After(3 * time.Second):
-			s.member(kills % 3).leave()
-			s.join(kills % 3)
+		case <-time.After(time.Second):
+			if kills < len(s.members) { // each once: a new one needs seconds until it may send
+				s.member(kills).leave()
+				s.join(kills)
+				kills++
+			}
 		}
+	}
+	if kills == 0 {
+		t.Error("it was over before a replica was killed")
 	}
 	stats := w.sim.Stats().Writes
 	t.Logf("%d kills; outcomes by status: %v; carried out: %d", kills, s.outcomes, stats.Acted)
