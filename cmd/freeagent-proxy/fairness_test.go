@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 )
 
@@ -26,29 +27,31 @@ const (
 )
 
 // One client floods with 200 connections, and another asks once a second: that one waits less than a slot of the pace for each
-// active client. A share leaves what it says to others.
+// active client, at one process and at three that share a Redis. A share leaves what it says to others.
 func TestFloodAndPolite(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
+		replicas int
 		settings string
 		most     int // of the flood's requests in a window
 	}{
-		"no share":  {"", fairRequests},
-		"share 0.8": {", share: 0.8", fairRequests * 8 / 10},
+		"no share":       {1, "", fairRequests},
+		"share 0.8":      {1, ", share: 0.8", fairRequests * 8 / 10},
+		"three replicas": {3, "", fairRequests},
 	}
 	var running sync.WaitGroup // not t.Parallel, which runs only as many at a time as there are processors
 	for name, test := range tests {
 		running.Go(func() {
 			t.Run(name, func(t *testing.T) {
-				f := newFairness(t, test.settings)
+				f := newFairness(t, test.replicas, test.settings)
 				ctx, stop := context.WithTimeout(t.Context(), 2*politeAsks*time.Second) // more than it takes if nobody waits long
 				var flood sync.WaitGroup
 				defer flood.Wait()
 				defer stop()
-				for range 200 {
+				for i := range 200 {
 					flood.Go(func() {
 						for ctx.Err() == nil {
-							f.ask(ctx, "flood")
+							f.ask(ctx, i, "flood")
 						}
 					})
 				}
@@ -63,35 +66,46 @@ func TestFloodAndPolite(t *testing.T) {
 	running.Wait()
 }
 
-// fairness is a proxy with two clients, whose resources are their names.
+// fairness is one proxy or several, with two clients, whose resources are their names.
 type fairness struct {
 	*world
-	client *http.Client
-	proxy  *process
-	url    string
+	client  *http.Client
+	proxies []*process
+	urls    []string
 }
 
-func newFairness(t *testing.T, settings string) *fairness {
-	w := newSimulated(t, simulator.Config{
+func newFairness(t *testing.T, replicas int, settings string) *fairness {
+	switches := simulator.Config{
 		Enforcement: simulator.EnforceSliding,
 		UserLimits:  []simulator.Window{{Requests: fairRequests, Per: simulator.Duration(fairWindow)}},
-	}, "")
-	w.configure(w.simURL, fmt.Sprintf(`listen: 127.0.0.1:0
-store: {file: store}
-limits: {api: [{requests: %d, per: %s}], guard: %s, max_wait: 1m}
+	}
+	clients := fmt.Sprintf(`limits: {api: [{requests: %d, per: %s}], guard: %s, max_wait: 1m}
 clients:
   flood: {key_sha256: %s%s}
   polite: {key_sha256: %s}
-`, fairRequests, fairWindow, fairGuard, hexDigest("flood"), settings, hexDigest("polite")))
-	w.authorise(w.sim.Authorize("owner"))
-	f := &fairness{world: w, client: w.client(false)}
-	f.proxy, f.url = w.serve()
+`, fairRequests, fairWindow, fairGuard, hexDigest("flood"), settings, hexDigest("polite"))
+	f := &fairness{}
+	if replicas == 1 {
+		f.world = newSimulated(t, switches, "")
+		f.configure(f.simURL, "listen: 127.0.0.1:0\nstore: {file: store}\n"+clients)
+	} else {
+		f.world = newShared(t, switches, "redis://"+redistest.Start(t).Addr(), clients)
+	}
+	f.authorise(f.sim.Authorize("owner"))
+	f.client = f.world.client(false)
+	for range replicas {
+		proxy, url := f.serve()
+		f.proxies, f.urls = append(f.proxies, proxy), append(f.urls, url)
+	}
+	for i := range replicas { // a new replica waits until the others know of it
+		f.ask(t.Context(), i, "flood")
+	}
 	return f
 }
 
-// ask makes a client's request. It is answered with success unless ctx ends.
-func (f *fairness) ask(ctx context.Context, client string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/v2/contacts?asked_by="+client, nil)
+// ask makes a client's request, at one of the replicas. It is answered with success unless ctx ends.
+func (f *fairness) ask(ctx context.Context, replica int, client string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.urls[replica%len(f.urls)]+"/v2/contacts?asked_by="+client, nil)
 	if err != nil {
 		f.t.Error(err)
 		return
@@ -116,7 +130,7 @@ func (f *fairness) politely(ctx context.Context) {
 	defer tick.Stop()
 	for range politeAsks {
 		<-tick.C
-		f.ask(ctx, "polite")
+		f.ask(ctx, 0, "polite")
 	}
 }
 
@@ -124,7 +138,7 @@ func (f *fairness) politely(ctx context.Context) {
 func (f *fairness) checkWaits() {
 	f.t.Helper()
 	// A line is written after its answer.
-	eventually(f.t, "all that the polite one asked is answered and in the log", func() bool { return len(f.proxy.accessLog("polite")) == politeAsks })
+	eventually(f.t, "all that the polite one asked is answered and in the log", func() bool { return len(f.waits("polite")) == politeAsks })
 	polite, flood := f.waits("polite"), f.waits("flood")
 	if p95 := polite[len(polite)*95/100-1]; p95 >= fairClients*fairSlot {
 		f.t.Errorf("the polite one waits %v in one of twenty cases, want less than %v: %v", p95, fairClients*fairSlot, polite)
@@ -136,8 +150,10 @@ func (f *fairness) checkWaits() {
 
 // waits are how long the proxy let a client's requests wait, sorted.
 func (f *fairness) waits(client string) (all []time.Duration) {
-	for _, l := range f.proxy.accessLog(client) {
-		all = append(all, time.Duration(l.WaitedMs)*time.Millisecond)
+	for _, proxy := range f.proxies {
+		for _, l := range proxy.accessLog(client) {
+			all = append(all, time.Duration(l.WaitedMs)*time.Millisecond)
+		}
 	}
 	slices.Sort(all)
 	return all
