@@ -48,7 +48,8 @@ if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
 end
 
 local answer, alive, new = {}, 0, 0
-if ARGV[2] ~= '' and now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) then
+local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the clock was set, and tells nothing of who is silent
+if ARGV[2] ~= '' and right then
   new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run), 1
   if new == 1 then call('PUBLISH', ARGV[1], 'replica') end
   call('PEXPIRE', KEYS[1], 7200000)
@@ -68,7 +69,7 @@ for name, said in pairs(others) do
       if not dead and silence > SURE then call('HSET', KEYS[1], name, said .. ' LOST') end
     end
   end
-  if dead then
+  if dead and right then
     call('HDEL', KEYS[1], name)
   elseif silence > SILENT then
     answer[#answer + 1] = part
