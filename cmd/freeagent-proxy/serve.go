@@ -75,6 +75,9 @@ type server struct {
 	watch   func(context.Context) // hears of what other processes store; nil: there are none
 	limiter interface {
 		proxy.Limiter
+		UsedBy(b limiter.Budget) []map[string]int
+		PausedUntil(key string) time.Time
+		Waiting(key string) int
 		Close() error
 	}
 	turns interface {

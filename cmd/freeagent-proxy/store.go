@@ -62,6 +62,13 @@ func (c Config) besideServe() (Config, error) {
 }
 
 // name says where grants are kept, for a person. A URL may hold a password.
+func (c StoreConfig) kind() string {
+	if c.Redis.given() {
+		return "redis"
+	}
+	return "file"
+}
+
 func (c StoreConfig) name() string {
 	if c.Redis.given() {
 		return "Redis"

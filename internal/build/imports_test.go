@@ -17,6 +17,7 @@ var mayImport = map[string][]string{
 	"tokens":             {},
 	"limiter":            {},
 	"internal/simulator": {},
+	"internal/admin":     {},
 	"internal/turns":     {},
 	"internal/bench":     {"limiter", "proxy", "tokens", "internal/simulator"},
 	"internal/build":     {},
