@@ -52,6 +52,8 @@ type Config struct {
 	OneAtATime []string
 	Turns      Turns
 	Log        *zap.Logger
+	// Served is told of each request when its answer has ended, and must neither wait nor keep what it is given. It may be nil.
+	Served func(*Served)
 }
 
 // Limiter says when the next request may go: *limiter.Local for one process, *limiter.Redis for several.

@@ -61,7 +61,7 @@ func (c Config) besideServe() (Config, error) {
 	return c, backup.Close()
 }
 
-// name says where grants are kept, for a person. A URL may hold a password.
+// kind is what /api/status calls the store.
 func (c StoreConfig) kind() string {
 	if c.Redis.given() {
 		return "redis"
@@ -69,6 +69,7 @@ func (c StoreConfig) kind() string {
 	return "file"
 }
 
+// name says where grants are kept, for a person. A URL may hold a password.
 func (c StoreConfig) name() string {
 	if c.Redis.given() {
 		return "Redis"
