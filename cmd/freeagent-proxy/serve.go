@@ -228,10 +228,6 @@ func (s *server) outcomesConfig() outcomes.Config {
 
 // newProxy builds the handler that programs talk to.
 func (s *server) newProxy() *proxy.Proxy {
-	hosts := slices.Clone(s.cfg.AllowedHosts)
-	if s.cfg.PublicURL != nil {
-		hosts = append(hosts, s.cfg.PublicURL.Host)
-	}
 	return proxy.New(proxy.Config{
 		Upstream:  s.cfg.Upstream.BaseURL,
 		Timeout:   s.cfg.Upstream.Timeout,
@@ -239,7 +235,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Version:   version,
 		Accounts:  proxyAccounts(s.cfg),
 		PublicURL: s.cfg.PublicURL,
-		Hosts:     hosts,
+		Hosts:     s.cfg.hosts(),
 		Clients:   proxyClients(s.cfg),
 		MaxWait:   s.cfg.Limits.MaxWait,
 		Egress:    windows(s.cfg.Limits.Egress),
