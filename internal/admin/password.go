@@ -47,7 +47,7 @@ type meter struct{ until time.Time }
 
 // wait is how long until one more of so many may be counted.
 func (m meter) wait(now time.Time, burst int, every time.Duration) time.Duration {
-	return max(0, m.until.Sub(now)-time.Duration(burst-1)*every)
+	return max(0, m.until.Sub(now.Add(time.Duration(burst-1)*every)))
 }
 
 func (m meter) count(now time.Time, every time.Duration) meter {

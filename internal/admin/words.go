@@ -57,7 +57,7 @@ func end(now time.Time, at *time.Time) *moment {
 	if m == nil {
 		return nil
 	}
-	if at.After(now) {
+	if at.After(now) || m.Words == "now" {
 		m.Words = "ends " + m.Words
 	} else {
 		m.Words = "ended " + m.Words
