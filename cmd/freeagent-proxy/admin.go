@@ -38,6 +38,9 @@ func (s *server) adminHandler() http.Handler {
 	})
 }
 
+// adminURL is where the operator's page is, on this machine.
+func (s *server) adminURL() string { return "http://" + s.admin.String() + "/" }
+
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if reason := s.notReady(); reason != "" {

@@ -89,6 +89,7 @@ type server struct {
 	http    []*http.Server
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
+	admin   net.Addr // of the operator's listener
 	ready   readiness
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key

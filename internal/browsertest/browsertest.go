@@ -87,12 +87,18 @@ func Evaluate[T any](t testing.TB, ctx context.Context, script string) T {
 	return result
 }
 
-// Await waits until a script's expression is true.
+// Await waits until a script's expression is true, in whatever page is open by then.
 func Await(t testing.TB, ctx context.Context, expression string) {
 	t.Helper()
-	_, err := chromedp.Run(ctx, chromedp.Poll[bool]("!!("+expression+")", chromedp.WithPollingTimeout(patience/3)))
-	if err != nil {
-		t.Fatalf("%s: %v; the page: %s", expression, err, Evaluate[string](t, ctx, "document.body.innerText"))
+	for deadline := time.Now().Add(patience / 3); ; time.Sleep(20 * time.Millisecond) {
+		// Between two pages there is nothing that it could be true of, and that is an error.
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if err == nil && is {
+			return
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			t.Fatalf("%s: does not come (%v); the page: %s", expression, err, Evaluate[string](t, ctx, "document.body.innerText"))
+		}
 	}
 }
 
