@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,5 +174,86 @@ func TestTroubleInBrowser(t *testing.T) {
 		if !strings.Contains(complaint, w.simURL) {
 			t.Errorf("the browser complains: %s", complaint)
 		}
+	}
+}
+
+// schemer is what a page of another origin can try at the admin page, in the browser of an operator who is logged in there.
+const schemer = `<!DOCTYPE html><title>schemer</title><iframe name="sink"></iframe><script>
+const attempt = async (f) => { try { return await f() } catch (e) { return "failed" } };
+const loaded = (tag, url) => new Promise(done => {
+	const e = document.createElement(tag);
+	e.onload = () => done("loaded");
+	e.onerror = () => done("failed");
+	e.src = url;
+	document.body.appendChild(e);
+});
+const scheme = async (page) => {
+	const options = {mode: "no-cors", credentials: "include"};
+	const form = document.createElement("form");
+	form.method = "POST"; form.action = page + "/accounts/acme/connect"; form.target = "sink";
+	document.body.appendChild(form);
+	const frame = document.querySelector("iframe");
+	const posted = new Promise(done => frame.onload = () => done("loaded"));
+	form.submit();
+	await posted;
+	const frames = await loaded("iframe", page + "/");
+	return {
+		form: await attempt(() => "read: " + frame.contentDocument.body.innerText),
+		frame: await attempt(() => "read: " + document.querySelectorAll("iframe")[1].contentDocument.body.innerText),
+		read: await attempt(async () => "read: " + await (await fetch(page + "/api/status", {credentials: "include"})).text()),
+		post: await attempt(async () => (await fetch(page + "/accounts/acme/connect", {...options, method: "POST"})).type),
+		callback: await loaded("img", page + "/callback?state=x&code=y"),
+		script: await loaded("script", page + "/page.js"),
+	};
+};
+</script>`
+
+// Off loopback, where browsers speak plain HTTP to a name and send no Sec-Fetch headers, Connect works with the password; and a page of
+// another origin, of the same site or not, can do nothing in that browser.
+func TestPasswordInBrowser(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, "")
+	w.env = append(w.env, "ADMIN_PASSWORD=operators")
+	config := readText(t, filepath.Join(w.folder, "config.yaml"))
+	config = strings.Replace(config, "admin: {listen: 127.0.0.1:0}", "admin: {listen: 127.0.0.1:0, password_env: ADMIN_PASSWORD}\nallowed_hosts: [proxy.evil.test]", 1)
+	if err := os.WriteFile(filepath.Join(w.folder, "config.yaml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := w.serve()
+	page := strings.Replace(operatorURL(t, p), "127.0.0.1", "proxy.evil.test", 1)
+	if err := w.sim.Configure(simulator.Config{Apps: []simulator.App{{ClientID: "tests", RedirectURIs: []string{page + "/callback"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx := browsertest.Start(t)
+	complaints := browsertest.Complaints(ctx)
+	browsertest.Open(t, ctx, strings.Replace(page, "http://", "http://operator:operators@", 1)+"/")
+	press(t, ctx, account)
+	decide(t, ctx, "approve")
+	browsertest.Await(t, ctx, `document.querySelector(".message.good").innerText.includes("acme is connected")`)
+	browsertest.Evaluate[bool](t, ctx, `window.asOf = document.querySelector("header time").innerText; true`)
+	browsertest.Await(t, ctx, `document.querySelector("header time").innerText !== asOf && document.getElementById("lost").hidden`)
+	for _, complaint := range complaints() {
+		if !strings.Contains(complaint, w.simURL) {
+			t.Errorf("the browser complains: %s", complaint)
+		}
+	}
+
+	pages := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, schemer) }))
+	t.Cleanup(pages.Close)
+	_, port, _ := strings.Cut(strings.TrimPrefix(pages.URL, "http://"), ":")
+	seen := len(w.sim.Requests(0))
+	for _, host := range []string{"evil.test:" + port, "127.0.0.1:" + port} {
+		browsertest.Open(t, ctx, "http://"+host+"/")
+		for how, got := range browsertest.Evaluate[map[string]string](t, ctx, `scheme("`+page+`")`) {
+			if got != "failed" && got != "opaque" {
+				t.Errorf("from %s, %s: the page got %.300q", host, how, got)
+			}
+		}
+	}
+	if got := len(w.sim.Requests(0)); got != seen {
+		t.Errorf("FreeAgent saw %d more requests", got-seen)
+	}
+	if n := strings.Count(p.stderr.String(), "the admin page sends its user to FreeAgent"); n != 1 {
+		t.Errorf("Connect was pressed %d times, want once", n)
 	}
 }

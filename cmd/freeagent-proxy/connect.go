@@ -33,6 +33,9 @@ func (s *server) finishConnect(ctx context.Context, account, redirectURI, code s
 	if !ok {
 		return admin.ErrUnknown
 	}
+	if s.ready.closing.Load() {
+		return fmt.Errorf("%w: the proxy is shutting down", admin.ErrStore)
+	}
 	if err := s.proveConnect(ctx, account); err != nil { // the code is good for once
 		return err
 	}

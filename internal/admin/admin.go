@@ -89,7 +89,7 @@ func New(config Config) http.Handler {
 
 // ServeHTTP lets in who may come in, and finds what is asked for.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.protect(w)
+	h.protect(w, r)
 	if open, ok := h.Open[r.URL.Path]; ok {
 		if isRead(r, w) {
 			open.ServeHTTP(w, r)

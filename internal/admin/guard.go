@@ -30,15 +30,17 @@ func contentPolicy(freeAgent *url.URL) string {
 }
 
 // protect sets what every answer carries.
-func (h *handler) protect(w http.ResponseWriter) {
+func (h *handler) protect(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", h.policy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
-	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cache-Control", "no-store")
+	if isLoopbackHost(canonicalHost(r.Host)) || h.isSecure(r) { // elsewhere browsers only complain of it
+		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	}
 }
 
 // admit refuses who calls us by a foreign name, and what another site's page makes a browser send.
@@ -61,14 +63,19 @@ func (h *handler) answersTo(r *http.Request) bool {
 		return true
 	}
 	host := canonicalHost(r.Host)
-	if h.hosts[host] || host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Unmap().IsLoopback() {
+	if h.hosts[host] || isLoopbackHost(host) {
 		return true
 	}
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && host == canonicalHost(local.String())
+}
+
+func isLoopbackHost(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // canonicalHost is a name alone: lower case, without port, brackets, zone and the root's dot.

@@ -2,6 +2,7 @@
 // that nothing jumps, and focus, selection and what was opened stay.
 "use strict";
 (() => {
+	// location.origin: fetch takes no address with a user and a password in it, by which the page may have been opened.
 	const every = 2000, patience = 10000;
 	const live = document.getElementById("live");
 	const said = document.getElementById("said");
@@ -53,7 +54,7 @@
 		running = true;
 		clearTimeout(timer);
 		try {
-			const answer = await fetch("/live", { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(patience) });
+			const answer = await fetch(location.origin + "/live", { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(patience) });
 			if (!answer.ok) throw new Error(answer.status === 401 ? "The password is asked for again: load the page anew." : "The proxy answers " + answer.status + ".");
 			const wanted = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
 			const before = states();
@@ -77,6 +78,7 @@
 
 	// What the address says was told: loading the page again should not tell it again.
 	if (location.pathname + location.search !== "/") history.replaceState(null, "", "/");
+	document.querySelector(".message")?.focus(); // so that it is read out
 	document.addEventListener("visibilitychange", poll);
 	timer = setTimeout(poll, every);
 })();
