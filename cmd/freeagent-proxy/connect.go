@@ -34,7 +34,7 @@ func (s *server) finishConnect(ctx context.Context, account, redirectURI, code s
 		return admin.ErrUnknown
 	}
 	if s.ready.closing.Load() {
-		return fmt.Errorf("%w: the proxy is shutting down", admin.ErrStore)
+		return errors.New("the proxy is shutting down")
 	}
 	if err := s.proveConnect(ctx, account); err != nil { // the code is good for once
 		return err

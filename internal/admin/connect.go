@@ -158,6 +158,6 @@ func describe(account string, err error) outcome {
 			fmt.Sprintf("Nothing was taken from FreeAgent: %v. See to the store, then press Connect.", err)}
 	default:
 		return outcome{"bad", account + " was not connected",
-			fmt.Sprintf("%v. Press Connect again in a minute.", err)}
+			fmt.Sprintf("It could not be finished: %v. Press Connect again in a minute.", err)}
 	}
 }

@@ -123,10 +123,13 @@ func isOneOf(origin string, ours []string) bool {
 	return false
 }
 
-// isNavigation reports whether the browser is about to show the answer as a page of its own. Then nobody but its user sees it.
+// isNavigation reports whether the browser is about to show the answer as a page of its own. Then nobody but its user sees it. By plain
+// HTTP off loopback browsers do not say so; FreeAgent's redirect comes in all the same, if perhaps with FreeAgent's Origin, for it
+// is worth nothing without this browser's state.
 func isNavigation(r *http.Request) bool {
-	return (r.URL.Path == "/" || r.URL.Path == callbackPath) && r.Method == http.MethodGet &&
-		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" && r.Header.Get("Origin") == ""
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	back := r.URL.Path == callbackPath
+	return r.Method == http.MethodGet && (back || r.URL.Path == "/") && (mode == "navigate" && dest == "document" || back && mode == "")
 }
 
 // isOwn reports whether the browser says that our own page sent this. Programs that send neither header are none of those that
@@ -141,8 +144,12 @@ func (h *handler) base(r *http.Request) string {
 	if p := h.PublicURL; p != nil && (canonicalHost(r.Host) == canonicalHost(p.Host) || r.Header.Get("Origin") == p.String()) {
 		return p.String()
 	}
-	host := canonicalHost(r.Host)
-	if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" {
+	hostport := r.Host
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && hostport == "" {
+		hostport = local.String() // HTTP/1.0
+	}
+	host := canonicalHost(hostport)
+	if _, port, err := net.SplitHostPort(hostport); err == nil && port != "" {
 		return "http://" + net.JoinHostPort(host, port)
 	}
 	if strings.Contains(host, ":") {

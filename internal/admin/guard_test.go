@@ -135,6 +135,8 @@ func TestGuard(t *testing.T) {
 		{"GET", "/", []string{cross, navigate, document}, 200}, // a link to the page
 		{"GET", "/callback", []string{cross, "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, 403},
 		{"GET", "/callback", []string{cross, navigate, document}, 400}, // FreeAgent's redirect comes in; this one has no state
+		{"GET", "/callback", []string{"Origin: null"}, 400},            // by plain HTTP off loopback, from a browser that sends it with a redirected form
+		{"GET", "/", []string{"Origin: null"}, 403},
 		{"GET", "/api/status", []string{"Sec-Fetch-Site: none"}, 200},
 		{"GET", "/api/status", nil, 200},
 

@@ -26,20 +26,22 @@ type view struct {
 
 type accountView struct {
 	Account
-	Key      string // unique on the page, fit for an id
-	Label    string // its state in words
-	Level    string // good, warn or bad
-	Button   string // what pressing it does
-	Missing  bool   // it has no authorisation
-	Age      *moment
-	Ends     *moment
-	Days     *moment
-	Last     *moment
-	Outcome  string
-	Next     *moment
-	Budget   budgetView
-	Clients  []companyView // of a practice
-	Callback string        // the redirect URI of this page's address
+	Key     string // unique on the page, fit for an id
+	Label   string // its state in words
+	Level   string // good, warn or bad
+	Button  string // what pressing it does
+	Missing bool   // it has no authorisation
+	Age     *moment
+	Ends    *moment
+	Days    *moment
+	Last    *moment
+	Outcome string
+	Next    *moment
+	Budget  budgetView
+	Clients []companyView // of a practice
+
+	MoreClients int    // that are not in Clients
+	Callback    string // the redirect URI of this page's address
 }
 
 type companyView struct {
@@ -93,6 +95,7 @@ const (
 	barWidth = 1000 // units of a bar's picture
 	tints    = 6    // colours for clients
 	maxSpent = 12   // clients that are listed
+	maxRows  = 200  // companies of a practice that are listed
 )
 
 func newView(s Status, callback string) view {
@@ -158,7 +161,8 @@ func newAccountView(a Account, now time.Time, callback string) accountView {
 	default:
 		v.Label, v.Level = "Connected", "good"
 	}
-	for _, c := range a.Companies {
+	v.MoreClients = max(0, len(a.Companies)-maxRows)
+	for _, c := range a.Companies[:len(a.Companies)-v.MoreClients] {
 		v.Clients = append(v.Clients, companyView{c.Subdomain, newBudgetView(c.Budget, now)})
 	}
 	return v

@@ -75,3 +75,14 @@ func TestManyClients(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestManyCompanies(t *testing.T) {
+	practice := admin.Account{Name: "practice", State: "ok"}
+	for n := range 1234 {
+		practice.Companies = append(practice.Companies, admin.Company{Subdomain: fmt.Sprintf("company-%04d", n)})
+	}
+	got := text(t, admin.Status{Accounts: []admin.Account{practice}})
+	if !strings.Contains(got, "1234 of its clients") || !strings.Contains(got, "company-0199") || strings.Contains(got, "company-0200") || !strings.Contains(got, "and 1034 more") {
+		t.Errorf("%.3000s", got)
+	}
+}
