@@ -29,7 +29,7 @@ var (
 	// ErrUnsaved: the account is connected, but the store has not taken the grant yet.
 	ErrUnsaved = errors.New("connected, but not stored yet")
 
-	errDenied = errors.New("denied at FreeAgent")
+	errDenied = errors.New("FreeAgent did not authorise")
 	errNoCode = errors.New("FreeAgent sent no code")
 )
 
@@ -137,7 +137,7 @@ func (h *handler) end(r *http.Request, f *flow, err error) {
 
 // describe says what an outcome means, and what to do.
 func describe(account string, err error) outcome {
-	again := "Press Connect to try again."
+	again := "Press the button to try again."
 	switch {
 	case err == nil:
 		return outcome{"good", account + " is connected to FreeAgent", "Requests are served with it from now on, at every replica."}
@@ -146,18 +146,18 @@ func describe(account string, err error) outcome {
 			fmt.Sprintf("It serves from memory, and storing it is tried until it works. See to the store before this proxy stops: %v.", err)}
 	case errors.Is(err, errDenied):
 		return outcome{"warn", account + " was not connected, and nothing was changed",
-			fmt.Sprintf("FreeAgent did not authorise (%v). Press Connect again, and choose Approve there, as a user of the right company.", err)}
+			fmt.Sprintf("%v. Press the button again, and choose Approve there, as a user of the right company.", err)}
 	case errors.Is(err, errNoCode):
 		return outcome{"bad", account + " was not connected, and nothing was changed", "FreeAgent sent neither a code nor an error. " + again}
 	case errors.Is(err, ErrRefused):
 		return outcome{"bad", account + " was not connected, and nothing was changed",
-			fmt.Sprintf("FreeAgent did not take its own code: %v. A code lasts 15 minutes and works once, so press Connect and approve again. "+
+			fmt.Sprintf("FreeAgent did not take its own code: %v. A code lasts 15 minutes and works once, so press the button and approve again. "+
 				"If that fails too, correct the app's client id and secret in the configuration.", err)}
 	case errors.Is(err, ErrStore):
 		return outcome{"bad", account + " was not connected: the store could not keep it",
-			fmt.Sprintf("Nothing was taken from FreeAgent: %v. See to the store, then press Connect.", err)}
+			fmt.Sprintf("Nothing was taken from FreeAgent: %v. See to the store, then press the button again.", err)}
 	default:
 		return outcome{"bad", account + " was not connected",
-			fmt.Sprintf("It could not be finished: %v. Press Connect again in a minute.", err)}
+			fmt.Sprintf("It could not be finished: %v. Press the button again in a minute.", err)}
 	}
 }

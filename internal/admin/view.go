@@ -175,7 +175,10 @@ func newStoreView(s Store) storeView {
 	}
 	v := storeView{Label: name + " works", Level: "good"}
 	switch s.State {
-	case "local", "linked":
+	case "local":
+		v.Text = "Authorisations are kept in a folder, which this process has to itself."
+	case "linked":
+		v.Text = "Authorisations and the limits’ counts are kept there."
 	case "returning":
 		v.Level, v.Text = "warn", "It is back. This replica keeps to its share of the limits until the others are back, too."
 	case "alone":
