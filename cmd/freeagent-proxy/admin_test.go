@@ -59,7 +59,8 @@ func (p person) connect(page, account string) (status int, text string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if strings.Contains(string(body), mark) || strings.Contains(string(body), tokenBegin) {
+	ours := strings.HasPrefix(resp.Request.URL.String(), page)
+	if ours && (strings.Contains(string(body), mark) || strings.Contains(string(body), tokenBegin)) {
 		p.t.Errorf("the page holds a secret: %s", body)
 	}
 	return resp.StatusCode, string(body)
@@ -124,9 +125,37 @@ func TestAdminConnect(t *testing.T) {
 	if got := len(w.sim.Requests(0)); got != seen {
 		t.Errorf("FreeAgent saw %d more requests", got-seen)
 	}
-	if err := os.Rename(grants+".away", grants); err != nil {
+	mend := func() {
+		t.Helper()
+		if err := os.Rename(grants+".away", grants); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mend()
+
+	// It cannot when FreeAgent's answer comes: the code is not spent.
+	someone := newPerson(t)
+	var callback string
+	someone.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+		if strings.HasSuffix(req.URL.Path, "/callback") {
+			callback = req.URL.String()
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	someone.connect(page, account)
+	if err := os.Rename(grants, grants+".away"); err != nil {
 		t.Fatal(err)
 	}
+	someone.CheckRedirect = nil
+	exchanges := w.sim.Stats().Tokens.Exchanges
+	if _, text := call(t, someone.Client, http.MethodGet, callback); !strings.Contains(text, "Nothing was taken from FreeAgent") {
+		t.Error(text)
+	}
+	if got := w.sim.Stats().Tokens; got.Exchanges != exchanges || got.Refused != 1 {
+		t.Errorf("the code was spent: %+v", got)
+	}
+	mend()
 	connect(account + " is connected to FreeAgent")
 	works()
 	if got := w.sim.Stats().Tokens; got.Exchanges != 2 || got.RefreshRequests != 0 {
@@ -178,6 +207,7 @@ func TestAdminListener(t *testing.T) {
 	config := fmt.Sprintf(`admin: {listen: '0.0.0.0:0', password_env: ADMIN_PASSWORD, public_url: 'https://proxy.example.com'}
 listen: 127.0.0.1:0
 allowed_hosts: [box.lan]
+trusted_proxies: [127.0.0.1]
 upstream: {base_url: %s}
 store: {file: store}
 apps: {main: {client_id: tests, client_secret_env: FREEAGENT_CLIENT_SECRET}}
@@ -196,6 +226,7 @@ accounts: {%s: {app: main}}
 			t.Fatal(err)
 		}
 		req.Host = host
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
 		if password != "" {
 			req.SetBasicAuth("operator", password)
 		}
@@ -230,7 +261,7 @@ accounts: {%s: {app: main}}
 	if _, body := ask("/", "proxy.example.com", password); !strings.Contains(body, "<code>https://proxy.example.com/callback</code>") {
 		t.Error("the page does not name the redirect URI of admin.public_url")
 	}
-	if log := p.stderr.String(); strings.Count(log, "a wrong password at the admin page") != 1 {
+	if log := p.stderr.String(); strings.Count(log, "a wrong password at the admin page") != 1 || !strings.Contains(log, `"from":"192.0.2.7"`) {
 		t.Error(log)
 	}
 }

@@ -2,7 +2,6 @@
 // that nothing jumps, and focus, selection and what was opened stay.
 "use strict";
 (() => {
-	// location.origin: fetch takes no address with a user and a password in it, by which the page may have been opened.
 	const every = 2000, patience = 10000;
 	const live = document.getElementById("live");
 	const said = document.getElementById("said");
@@ -54,6 +53,7 @@
 		running = true;
 		clearTimeout(timer);
 		try {
+			// With the origin: the page may have been opened by an address with a password in it, which fetch does not take.
 			const answer = await fetch(location.origin + "/live", { cache: "no-store", redirect: "error", signal: AbortSignal.timeout(patience) });
 			if (!answer.ok) throw new Error(answer.status === 401 ? "The password is asked for again: load the page anew." : "The proxy answers " + answer.status + ".");
 			const wanted = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
