@@ -61,11 +61,21 @@ type handler struct {
 	policy   string          // Content-Security-Policy
 	password *password       // nil: none is asked for
 	flows    flows
+	pages    map[string]http.HandlerFunc // what can be read, by path
 }
 
 // New makes the handler of the operator's listener: the page at /, its buttons, /api/status and Open.
 func New(config Config) http.Handler {
 	h := &handler{Config: config, hosts: make(map[string]bool), policy: contentPolicy(config.FreeAgent)}
+	h.pages = map[string]http.HandlerFunc{
+		"/":           h.page,
+		"/live":       h.live,
+		"/api/status": h.json,
+		callbackPath:  h.callback,
+		"/page.css":   asset("text/css; charset=utf-8", pageCSS),
+		"/page.js":    asset("text/javascript; charset=utf-8", pageJS),
+		"/icon.svg":   asset("image/svg+xml", iconSVG),
+	}
 	for _, host := range config.Hosts {
 		h.hosts[canonicalHost(host)] = true
 	}
@@ -103,15 +113,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.begin(w, r, account)
 		return
 	}
-	serve, ok := map[string]http.HandlerFunc{
-		"/":           h.page,
-		"/live":       h.live,
-		"/api/status": h.json,
-		callbackPath:  h.callback,
-		"/page.css":   asset("text/css; charset=utf-8", pageCSS),
-		"/page.js":    asset("text/javascript; charset=utf-8", pageJS),
-		"/icon.svg":   asset("image/svg+xml", iconSVG),
-	}[r.URL.Path]
+	serve, ok := h.pages[r.URL.Path]
 	switch {
 	case !ok:
 		refuse(w, http.StatusNotFound, "There is nothing here. The page is at /, its figures as JSON are at /api/status.")
