@@ -3,13 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"freeagent-proxy/internal/admin"
 )
 
 // readiness is what /readyz says beside the accounts' state.
@@ -17,27 +18,37 @@ type readiness struct{ closing atomic.Bool }
 
 func (r *readiness) shut() { r.closing.Store(true) }
 
-// adminHandler serves the operator: /healthz says that we live, /readyz that requests would be
-// answered, /metrics what Prometheus keeps.
+// adminHandler serves the operator: the page, what probes ask, and what Prometheus keeps.
 func (s *server) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		if reason := s.notReady(); reason != "" {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, reason)
-			return
-		}
-		fmt.Fprintln(w, "ready")
+	return admin.New(admin.Config{
+		Status:    func(context.Context) admin.Status { return s.status() },
+		Begin:     s.beginConnect,
+		Finish:    s.finishConnect,
+		FreeAgent: s.cfg.Upstream.BaseURL,
+		Password:  s.cfg.Admin.Password.Reveal(),
+		PublicURL: s.cfg.Admin.PublicURL,
+		Hosts:     s.cfg.hosts(),
+		Source:    s.proxy.ClientAddress,
+		Observe:   observeAdmin(s.log),
+		Open: map[string]http.Handler{
+			"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") }),
+			"/readyz":  http.HandlerFunc(s.readyz),
+			"/metrics": s.metricsHandler(),
+		},
 	})
-	mux.Handle("GET /metrics", s.metricsHandler())
-	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(s.status())
-	})
-	return mux
+}
+
+// adminURL is where the operator's page is, on this machine.
+func (s *server) adminURL() string { return "http://" + s.admin.String() + "/" }
+
+func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if reason := s.notReady(); reason != "" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, reason)
+		return
+	}
+	fmt.Fprintln(w, "ready")
 }
 
 // notReady says why requests could not be served now, or nothing. It does not wait: an access token that

@@ -6,11 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"strings"
 	"testing"
 
-	"github.com/chromedp/chromedp"
+	"freeagent-proxy/internal/browsertest"
 )
 
 // evilPage is what a page of another origin can try from a browser on the proxy's machine. Each attempt ends with what the
@@ -53,33 +52,6 @@ const attack = async (proxy) => ({
 });
 </script>`
 
-// browser starts Chromium, in which the names of evil pages lead to this machine, as an attacker's DNS would have it.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatal("no chromium; on Debian: apt-get install chromium")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, // it may run as root, and sees our own pages only
-		chromedp.Flag("headless", "new"),
-		chromedp.Flag("host-resolver-rules", "MAP *.evil.test 127.0.0.1, MAP evil.test 127.0.0.1, EXCLUDE 127.0.0.1, EXCLUDE localhost, MAP * ~NOTFOUND"),
-		chromedp.Flag("disable-features", "HttpsUpgrades,LocalNetworkAccessChecks,PrivateNetworkAccessRespectPreflightResults"),
-	)
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(cancel)
-	ctx, end := chromedp.NewContext(ctx)
-	t.Cleanup(end)
-	ctx, stop := context.WithTimeout(ctx, 3*patience)
-	t.Cleanup(stop)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start chromium: %v", err)
-	}
-	return ctx
-}
-
 // attack opens a page and lets it try.
 func attack(t *testing.T, ctx context.Context, page, proxy string) map[string]string {
 	t.Helper()
@@ -89,14 +61,8 @@ func attack(t *testing.T, ctx context.Context, page, proxy string) map[string]st
 // evaluate opens a page and runs a script in it.
 func evaluate[T any](t *testing.T, ctx context.Context, page, script string) T {
 	t.Helper()
-	if err := chromedp.Do(ctx, chromedp.Navigate(page)); err != nil {
-		t.Fatalf("%s: %v", page, err)
-	}
-	result, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
-		t.Fatalf("%s: %s: %v", page, script, err)
-	}
-	return result
+	browsertest.Open(t, ctx, page)
+	return browsertest.Evaluate[T](t, ctx, script)
 }
 
 // A web page that tries to reach the proxy from a browser on its machine gets nothing: no request of it reaches FreeAgent,
@@ -113,7 +79,7 @@ func TestBrowser(t *testing.T) {
 	pages := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, evilPage) }))
 	defer pages.Close()
 	_, pagePort, _ := net.SplitHostPort(pages.Listener.Addr().String())
-	ctx := browser(t)
+	ctx := browsertest.Start(t)
 
 	for _, c := range []struct{ page, proxy string }{
 		{"http://evil.test:" + pagePort, url},                                // another site

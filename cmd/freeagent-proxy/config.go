@@ -3,6 +3,7 @@ package main
 import (
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -72,6 +73,9 @@ type AdminConfig struct {
 	Listen string `yaml:"listen"`
 	// Password must be set off loopback. Default none.
 	Password Secret `yaml:"password" from:"password_env"`
+	// PublicURL is how browsers reach it through a reverse proxy: scheme and host only. Its host is one that it answers to.
+	// Default nil.
+	PublicURL *url.URL `yaml:"public_url"`
 }
 
 // UpstreamConfig is FreeAgent's API.
@@ -254,6 +258,15 @@ func defaultStore(getenv func(string) string) string {
 		return filepath.Join(home, ".local", "state", "freeagent-proxy")
 	}
 	return ""
+}
+
+// hosts are the names that we answer to, beside those that always count.
+func (c Config) hosts() []string {
+	hosts := slices.Clone(c.AllowedHosts)
+	if c.PublicURL != nil {
+		hosts = append(hosts, c.PublicURL.Host)
+	}
+	return hosts
 }
 
 // DefaultAccount is the account of requests that name none: the only one, or the one marked

@@ -74,6 +74,8 @@ func TestConfigValues(t *testing.T) {
 		{"one host", "allowed_hosts: freeagent", func(c Config) any { return c.AllowedHosts }, []string{"freeagent"}},
 		{"hosts", "allowed_hosts: [my_box.lan, 10.0.0.1, '::1']", func(c Config) any { return c.AllowedHosts }, []string{"my_box.lan", "10.0.0.1", "::1"}},
 		{"admin off loopback with a password", "admin: {listen: ':8081', password_env: SECRET}", func(c Config) any { return c.Admin.Password.Reveal() }, "s3cret"},
+		{"admin page behind a reverse proxy", "admin: {public_url: 'https://admin.lan:444/', password_env: SECRET}", func(c Config) any { return c.Admin.PublicURL.String() }, "https://admin.lan:444"},
+		{"admin page by a name of loopback", "admin: {public_url: 'http://localhost:9000'}", func(c Config) any { return c.Admin.PublicURL.Host }, "localhost:9000"},
 		{"durations", "upstream: {timeout: 1m30s}", func(c Config) any { return c.Upstream.Timeout }, 90 * time.Second},
 		{"zero durations", "limits: {guard: 0s, max_wait: 0s}", func(c Config) any { return c.Limits.Guard + c.Limits.MaxWait }, time.Duration(0)},
 		{"windows replace the default", "limits: {api: [{requests: 20, per: 2s}]}", func(c Config) any { return c.Limits.API }, []WindowConfig{{20, 2 * time.Second}}},

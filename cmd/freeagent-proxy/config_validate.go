@@ -75,6 +75,23 @@ func (c Config) validateListeners(p *problems) {
 	if slices.Contains(c.Listen, c.Admin.Listen) && !anyPort(c.Admin.Listen) {
 		p.add("admin.listen", "%q is in listen too; choose another port for one of them", c.Admin.Listen)
 	}
+	c.validateAdminURL(p)
+}
+
+func (c Config) validateAdminURL(p *problems) {
+	const key = "admin.public_url"
+	switch u := c.Admin.PublicURL; {
+	case u == nil:
+	case u.Scheme != "http" && u.Scheme != "https" || !bare(u):
+		p.add(key, "must be http:// or https:// and a host, without path or query; the redirect URI is this and /callback")
+	case !isLoopback(u.Hostname()) && isLoopbackAddress(c.Admin.Listen) && c.Admin.Password.Reveal() == "":
+		p.add("admin.password_env", "missing: by admin.public_url the page is reachable from other machines; name the environment variable that holds a password")
+	}
+}
+
+func isLoopbackAddress(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && isLoopback(host)
 }
 
 // validateAddress takes host:port apart; an empty host is every interface.

@@ -66,7 +66,7 @@ func (c *command) demo(ctx context.Context) error {
 	t := &tour{out: c.stdout, proxy: "http://" + s.listen[0].Addr().String(), freeagent: freeagent}
 	err = t.run(ctx)
 	if err == nil {
-		t.invite(running.URL())
+		t.invite(running.URL(), s.adminURL())
 		<-ctx.Done()
 		t.say("\nStopping.")
 	}
@@ -188,10 +188,11 @@ func (t *tour) pace(ctx context.Context) error {
 }
 
 // invite ends the tour.
-func (t *tour) invite(freeagent string) {
+func (t *tour) invite(freeagent, page string) {
 	t.say("\nNow try it yourself:\n")
 	t.say("   curl -i %s/v2/contacts", t.proxy)
-	t.say("\nWhat FreeAgent saw: curl %s/_sim/stats", freeagent)
+	t.say("\nIn a browser, with the budget and the Connect button: %s", page)
+	t.say("What FreeAgent saw: curl %s/_sim/stats", freeagent)
 	t.say("Press Ctrl-C to stop.")
 }
 

@@ -38,6 +38,7 @@ func (s *server) bind() error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
 	}
+	s.admin = admin.Addr()
 	s.add(admin, s.newHTTP(s.adminHandler()))
 	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
 	if s.cfg.Store.Redis.given() {

@@ -89,6 +89,7 @@ type server struct {
 	http    []*http.Server
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
+	admin   net.Addr // of the operator's listener
 	ready   readiness
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
@@ -228,10 +229,6 @@ func (s *server) outcomesConfig() outcomes.Config {
 
 // newProxy builds the handler that programs talk to.
 func (s *server) newProxy() *proxy.Proxy {
-	hosts := slices.Clone(s.cfg.AllowedHosts)
-	if s.cfg.PublicURL != nil {
-		hosts = append(hosts, s.cfg.PublicURL.Host)
-	}
 	return proxy.New(proxy.Config{
 		Upstream:  s.cfg.Upstream.BaseURL,
 		Timeout:   s.cfg.Upstream.Timeout,
@@ -239,7 +236,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Version:   version,
 		Accounts:  proxyAccounts(s.cfg),
 		PublicURL: s.cfg.PublicURL,
-		Hosts:     hosts,
+		Hosts:     s.cfg.hosts(),
 		Clients:   proxyClients(s.cfg),
 		MaxWait:   s.cfg.Limits.MaxWait,
 		Egress:    windows(s.cfg.Limits.Egress),

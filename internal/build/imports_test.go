@@ -23,6 +23,8 @@ var mayImport = map[string][]string{
 	"internal/build":     {},
 	"internal/outcomes":  {},
 	"internal/redistest": {}, // real servers for the tests of all others
+
+	"internal/browsertest": {}, // a real browser for them
 }
 
 // onlyInCommands are the libraries for what a command line is made of: settings and flags.

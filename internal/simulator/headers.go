@@ -57,11 +57,12 @@ func requestID(at time.Time) string {
 	return string(fmt.Appendf(id, "%016x%08x", rand.Uint64(), rand.Uint32()))
 }
 
-// contentSecurityPolicy is about 3 KB long, like the real one.
+// contentSecurityPolicy is about 3 KB long, like the real one. It has no form-action, against which browsers would hold the redirect
+// from the approve page back to the program.
 func contentSecurityPolicy() string {
 	var b strings.Builder
 	b.WriteString("default-src 'self'; ")
-	for _, directive := range []string{"script-src", "style-src", "img-src", "font-src", "frame-src", "media-src", "form-action"} {
+	for _, directive := range []string{"script-src", "style-src", "img-src", "font-src", "frame-src", "media-src", "worker-src"} {
 		b.WriteString(directive + " 'self'")
 		for i := range 7 {
 			b.WriteString(" https://assets-" + strconv.Itoa(i) + "." + strings.TrimSuffix(directive, "-src") + ".freeagent-static.example")
