@@ -15,6 +15,7 @@ import (
 type clients struct {
 	anonymous     *client // everyone; nil if the configuration names clients
 	operator      *client // at the operator's own entrance
+	self          *client // at our own
 	named         map[string]*client
 	byKey         map[[sha256.Size]byte]*client
 	byCertificate map[string]*client
@@ -32,6 +33,7 @@ type network struct {
 func (p *Proxy) openClients(named []Client) {
 	p.clients = clients{
 		operator:      p.openClient(Client{Name: operator, Weight: 1, MaxWait: p.config.MaxWait}),
+		self:          p.openClient(Client{Name: Self, ReadOnly: true}),
 		named:         make(map[string]*client),
 		byKey:         make(map[[sha256.Size]byte]*client),
 		byCertificate: make(map[string]*client),

@@ -127,6 +127,10 @@ func (p *Proxy) For(client string) http.Handler { return entrance{p, p.clients.n
 // ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything.
 func (p *Proxy) ForOperator() http.Handler { return entrance{p, p.clients.operator} }
 
+// ForSelf is the Proxy at the entrance of the process that it is part of: who comes in there is the client Self, may read
+// everything, and never waits. Its requests are counted as all are, but programs are paced as if they had not been.
+func (p *Proxy) ForSelf() http.Handler { return entrance{p, p.clients.self} }
+
 // entrance is the Proxy at a listener that tells who comes in.
 type entrance struct {
 	proxy  *Proxy
