@@ -44,6 +44,7 @@ type exchange struct {
 	upstream  bool   // the answer is FreeAgent's
 	cut       bool   // of which a part alone came
 	unknown   bool   // a write of which nobody knows what FreeAgent made of it
+	kept      bool   // the answer is an earlier one, given again
 	unread    bool   // the request has a body that was not read to its end
 	line      [1]zap.Field
 	served    Served
@@ -141,6 +142,7 @@ type Served struct {
 	Reason    string // why it was refused, or how the transfer ended; may be empty
 	Attempts  int    // how often it was sent
 	Cut       bool   // FreeAgent's answer broke off, so that a part of it alone reached the client
+	Kept      bool   // the answer is FreeAgent's to an earlier request with the same Idempotency-Key
 	Unknown   bool   // a write that left, and nobody knows whether FreeAgent acted on it
 }
 
@@ -152,7 +154,7 @@ func (p *Proxy) tell(x *exchange) {
 	x.served = Served{
 		Began: x.began, Took: time.Since(x.began), Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
 		Method: x.method, Path: x.path, Status: x.status, Upstream: x.upstream, Reason: x.reason, Attempts: x.attempts,
-		Cut: x.cut, Unknown: x.unknown,
+		Cut: x.cut, Kept: x.kept, Unknown: x.unknown,
 	}
 	p.config.Served(&x.served)
 }

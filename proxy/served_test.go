@@ -77,6 +77,12 @@ func TestServedTellsWhatIsUncertain(t *testing.T) {
 		equal(t, name+": cut", s.Cut, c.cut)
 		equal(t, name+": unknown", s.Unknown, c.lost)
 	}
+	for i, kept := range []bool{false, true} {
+		r.do("POST", "/v2/invalid", "{}", "Idempotency-Key: one")
+		s := seen.next(t, 9+i)
+		equal(t, "status of a keyed write", s.Status, 422)
+		equal(t, "kept answer", s.Kept, kept)
+	}
 }
 
 // What the proxy asks by itself is counted, never waits, and takes nothing from programs but the permit: to these it is no

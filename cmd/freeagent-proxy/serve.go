@@ -75,9 +75,8 @@ type server struct {
 	watch   func(context.Context) // hears of what other processes store; nil: there are none
 	limiter interface {
 		proxy.Limiter
-		UsedBy(b limiter.Budget) []map[string]int
-		PausedUntil(key string) time.Time
-		Waiting(key string) int
+		Standing(b limiter.Budget) limiter.Standing
+		InUse(most int, match func(key string) bool) []string
 		Close() error
 	}
 	turns interface {
@@ -92,11 +91,20 @@ type server struct {
 	ready   readiness
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
+
+	started   time.Time
+	incidents *incidents
+	names     *companyNames
 }
 
 // newServer builds the parts and binds the listeners; run serves them.
 func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, log: logbook{log, newCounts(cfg)}}
+	s := &server{cfg: cfg, started: time.Now(), incidents: new(incidents)}
+	log = s.incidents.keep(log)
+	s.names = &companyNames{ask: func(ctx context.Context, account string) (string, error) {
+		return askCompanyName(ctx, s.proxy.ForSelf(), account)
+	}}
+	s.log = logbook{log, newCounts(cfg)}
 	if s.httpLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("make the HTTP servers' log: %w", err)
 	}
@@ -116,7 +124,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Endpoint: newEndpoint(cfg),
 		App:      s.app,
 		Permit:   s.refreshPermit,
-		Observe:  observeTokens(s.log),
+		Observe:  s.observeGrants(),
 		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
 	s.proxy = s.newProxy()
@@ -252,6 +260,8 @@ func (s *server) newProxy() *proxy.Proxy {
 		OneAtATime:     s.cfg.Writes.OneAtATime,
 		Turns:          s.turns,
 		TrustedProxies: networks(s.cfg.TrustedProxies),
+
+		Served: each(s.incidents.served),
 	})
 }
 
