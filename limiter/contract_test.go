@@ -22,7 +22,7 @@ type anyLimiter interface {
 	AppendUsage(usage []limiter.Usage, budgets ...limiter.Budget) []limiter.Usage
 	UsedBy(b limiter.Budget) []map[string]int
 	Waiting(key string) int
-	Standing(b limiter.Budget) limiter.Standing
+	Statement(b limiter.Budget) limiter.Statement
 	InUse(most int, match func(key string) bool) []string
 	Close() error
 }
@@ -113,7 +113,7 @@ func TestContract(t *testing.T) {
 			c.testFair()
 			c.testShare()
 			c.testUsedBy()
-			c.testStanding()
+			c.testStatement()
 			c.testInUse()
 		})
 	}

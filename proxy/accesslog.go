@@ -42,9 +42,6 @@ type exchange struct {
 	keyed     *keyed // nil: it has no idempotency key
 	urls      *urls  // nil: URLs pass as they are
 	upstream  bool   // the answer is FreeAgent's
-	cut       bool   // of which a part alone came
-	unknown   bool   // a write of which nobody knows what FreeAgent made of it
-	kept      bool   // the answer is an earlier one, given again
 	unread    bool   // the request has a body that was not read to its end
 	line      [1]zap.Field
 	served    Served
@@ -141,9 +138,6 @@ type Served struct {
 	Upstream  bool   // the answer is FreeAgent's
 	Reason    string // why it was refused, or how the transfer ended; may be empty
 	Attempts  int    // how often it was sent
-	Cut       bool   // FreeAgent's answer broke off, so that a part of it alone reached the client
-	Kept      bool   // the answer is FreeAgent's to an earlier request with the same Idempotency-Key
-	Unknown   bool   // a write that left, and nobody knows whether FreeAgent acted on it
 }
 
 // tell reports what became of a request.
@@ -154,7 +148,6 @@ func (p *Proxy) tell(x *exchange) {
 	x.served = Served{
 		Began: x.began, Took: time.Since(x.began), Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
 		Method: x.method, Path: x.path, Status: x.status, Upstream: x.upstream, Reason: x.reason, Attempts: x.attempts,
-		Cut: x.cut, Kept: x.kept, Unknown: x.unknown,
 	}
 	p.config.Served(&x.served)
 }

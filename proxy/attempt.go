@@ -135,7 +135,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	b.read, b.left = true, b.left-int64(n)
 	b.progress()
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.x.reason, b.x.cut = "upstream broke off its answer", true
+		b.x.reason = "upstream broke off its answer"
 	}
 	return n, err
 }

@@ -81,7 +81,6 @@ func (s *sending) receive(resp *http.Response) error {
 	}
 	s.x.upstream = true
 	if isGatewayTrouble(resp.StatusCode) && !isRead(s.x.method) {
-		s.x.unknown = true
 		resp.Header["Proxy-Status"] = mayHaveActed(resp.StatusCode)
 	}
 	s.x.urls.answer(s.x, resp)

@@ -94,7 +94,6 @@ type refusal struct {
 	allow   bool   // name the methods
 	asks    string // for a client's key, in this realm
 	hangUp  bool   // what else comes on this connection is not to be trusted
-	unknown bool   // a write: FreeAgent may have acted on it
 	text    string // FreeAgent's own words instead of its error shape
 	format  string // of the text; empty: plain
 
@@ -111,7 +110,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	if f.status == http.StatusInternalServerError || errors.Is(err, errBodyStorage) {
 		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
 	}
-	x.upstream, x.unknown = false, f.unknown
+	x.upstream = false
 	f.rateLimit = x.rateLimit
 	if x.unread {
 		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets.
@@ -300,7 +299,6 @@ func (e *upstreamError) explain() refusal {
 		f.details += "; nothing was sent"
 	case e.write:
 		f.details += "; " + lookFirst
-		f.unknown = true
 	}
 	return f
 }

@@ -75,7 +75,7 @@ type server struct {
 	watch   func(context.Context) // hears of what other processes store; nil: there are none
 	limiter interface {
 		proxy.Limiter
-		Standing(b limiter.Budget) limiter.Standing
+		Statement(b limiter.Budget) limiter.Statement
 		InUse(most int, match func(key string) bool) []string
 		Close() error
 	}

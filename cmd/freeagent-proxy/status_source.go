@@ -85,7 +85,7 @@ func (s *server) companies(account proxy.Account) []admin.Company {
 }
 
 func (s *server) budgetStatus(b limiter.Budget) admin.Budget {
-	stands := s.limiter.Standing(b)
+	stands := s.limiter.Statement(b)
 	told := admin.Budget{PausedUntil: known(stands.PausedUntil), Queue: stands.Waiting}
 	for _, w := range stands.Windows {
 		told.Windows = append(told.Windows, admin.Window{

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Standing is how a budget stands, for whoever reports it: all of it at the same moment. What the windows and the pause say
+// Statement is how a budget stands, for whoever reports it: all of it at the same moment. What the windows and the pause say
 // holds for all processes that count together; those who wait do so at this one.
-type Standing struct {
-	Windows     []WindowStanding // one for each of the budget's
+type Statement struct {
+	Windows     []WindowStatement // one for each of the budget's
 	PausedUntil time.Time        // zero: it is not paused
 	Waiting     int              // requests whose first budget this is
 }
 
-// WindowStanding is how one window of a budget stands.
-type WindowStanding struct {
+// WindowStatement is how one window of a budget stands.
+type WindowStatement struct {
 	Usage
 	// Allowed is how many permits may be in the window now: fewer than its Requests while another program uses the same
 	// FreeAgent user, while this process counts its share alone, and while others may.
@@ -25,17 +25,17 @@ type WindowStanding struct {
 	UsedBy map[string]int
 }
 
-// Standing says how a budget stands. It neither waits nor counts as use.
-func (l *Local) Standing(b Budget) Standing {
+// Statement says how a budget stands. It neither waits nor counts as use.
+func (l *Local) Statement(b Budget) Statement {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, state := l.now(), l.look(b.Key)
-	stands := Standing{Waiting: len(state.queue.tickets)}
+	stands := Statement{Waiting: len(state.queue.tickets)}
 	if state.paused > now {
 		stands.PausedUntil = time.Now().Add(state.paused - now)
 	}
 	for _, w := range b.Windows {
-		stands.Windows = append(stands.Windows, WindowStanding{
+		stands.Windows = append(stands.Windows, WindowStatement{
 			Usage:   state.usage(&b, w, now, l.guard),
 			Allowed: state.limit(&b, w, now),
 			UsedBy:  l.named(state.usedBy(now - w.Per - l.guard)),

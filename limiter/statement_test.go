@@ -15,15 +15,15 @@ import (
 )
 
 // sum is what a standing says of a budget's only window.
-func sum(s limiter.Standing) string {
+func sum(s limiter.Statement) string {
 	w := s.Windows[0]
 	return fmt.Sprint(w.Remaining, " of ", w.Allowed, " left, used by ", w.UsedBy, ", paused ", !s.PausedUntil.IsZero(), ", ", s.Waiting, " wait")
 }
 
 // Every process says the same of a budget, whoever used it, and that it is paused and smaller; who waits is each one's own.
-func (c contract) testStanding() {
+func (c contract) testStatement() {
 	b := budget("api/stands", 20, time.Minute)
-	if got, want := sum(c.one.Standing(b)), "20 of 20 left, used by map[], paused false, 0 wait"; got != want {
+	if got, want := sum(c.one.Statement(b)), "20 of 20 left, used by map[], paused false, 0 wait"; got != want {
 		c.Errorf("nothing was used: %s, want %s", got, want)
 	}
 	for i, l := range []anyLimiter{c.one, c.other, c.other, c.one, c.other} {
@@ -36,13 +36,13 @@ func (c contract) testStanding() {
 	both := func(what, want string) {
 		c.Helper()
 		for name, l := range map[string]anyLimiter{"one": c.one, "the other": c.other} {
-			until(c, name+": "+what, func() bool { return sum(l.Standing(b)) == want })
+			until(c, name+": "+what, func() bool { return sum(l.Statement(b)) == want })
 		}
 	}
 	both("five were used", "15 of 20 left, used by map[a:3 b:2], paused false, 0 wait")
 	c.other.Exceeded(b, 5*time.Second) // another program must have used the rest
 	both("it is paused", "0 of 5 left, used by map[a:3 b:2], paused true, 0 wait")
-	one, other := c.one.Standing(b).PausedUntil, c.other.Standing(b).PausedUntil
+	one, other := c.one.Statement(b).PausedUntil, c.other.Statement(b).PausedUntil
 	if apart := one.Sub(other).Abs(); apart > 100*time.Millisecond || time.Until(one) > 5*time.Second || time.Until(one) < time.Second {
 		c.Errorf("paused until %s and %s", one, other)
 	}
@@ -96,7 +96,7 @@ func TestInUseOfMany(t *testing.T) {
 }
 
 // Without Redis a replica has its share, but knows what all had; and one that never saw Redis has nothing to give.
-func TestStandingWithoutRedis(t *testing.T) {
+func TestStatementWithoutRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	b := budget("api/acme", 20, time.Minute)
@@ -114,11 +114,11 @@ func TestStandingWithoutRedis(t *testing.T) {
 		}
 		p.Sent()
 	}
-	until(t, "one knows of all", func() bool { return one.Standing(b).Windows[0].UsedBy["a"] == 4 })
+	until(t, "one knows of all", func() bool { return one.Statement(b).Windows[0].UsedBy["a"] == 4 })
 	server.Kill()
 	until(t, "counts alone", func() bool { return one.State() == "alone" })
 	until(t, "its share is told", func() bool {
-		return sum(one.Standing(b)) == "8 of 10 left, used by map[a:4], paused false, 0 wait"
+		return sum(one.Statement(b)) == "8 of 10 left, used by map[a:4], paused false, 0 wait"
 	})
 	options := server.Options()
 	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
@@ -132,7 +132,7 @@ func TestStandingWithoutRedis(t *testing.T) {
 	if alive, silent := late.Fleet(); alive != 0 || silent != 0 {
 		t.Errorf("%d replicas alive and %d silent without Redis, want none", alive, silent)
 	}
-	if got, want := sum(late.Standing(b)), "0 of 0 left, used by map[], paused false, 0 wait"; got != want {
+	if got, want := sum(late.Statement(b)), "0 of 0 left, used by map[], paused false, 0 wait"; got != want {
 		t.Errorf("never saw Redis: %s, want %s", got, want)
 	}
 }
