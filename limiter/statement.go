@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Statement is how a budget stands, for whoever reports it: all of it at the same moment. What the windows and the pause say
+// Statement is how one budget stands in all its windows, for whoever reports it: all of it at the same moment. What the windows and the pause say
 // holds for all processes that count together; those who wait do so at this one.
 type Statement struct {
 	Windows     []WindowStatement // one for each of the budget's
-	PausedUntil time.Time        // zero: it is not paused
-	Waiting     int              // requests whose first budget this is
+	PausedUntil time.Time         // zero: it is not paused
+	Waiting     int               // requests whose first budget this is
 }
 
 // WindowStatement is how one window of a budget stands.

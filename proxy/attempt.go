@@ -144,7 +144,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	b.read, b.left = true, b.left-int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.x.reason = "upstream broke off its answer"
+		b.x.reason, b.x.tally.Cut = "upstream broke off its answer", true
 	}
 	return n, err
 }

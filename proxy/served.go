@@ -29,6 +29,7 @@ type Tally struct {
 	Replays  Replays
 	Doubtful bool // a write of which nobody knows what FreeAgent made of it
 	Kept     bool // the answer is one that was kept for its Idempotency-Key
+	Cut      bool // FreeAgent's answer broke off: the client got a part of it
 }
 
 // Replays is how often a request was sent again, by what had become of the attempt before.

@@ -75,7 +75,7 @@ func TestServedTellsWhatIsUncertain(t *testing.T) {
 		equal(t, name+": status", s.Status, c.status)
 		equal(t, name+": FreeAgent's", s.Upstream, c.upstream)
 		equal(t, name+": cut", s.Cut, c.cut)
-		equal(t, name+": unknown", s.Unknown, c.lost)
+		equal(t, name+": doubtful", s.Doubtful, c.lost)
 	}
 	for i, kept := range []bool{false, true} {
 		r.do("POST", "/v2/invalid", "{}", "Idempotency-Key: one")

@@ -72,7 +72,7 @@ func failure(s *proxy.Served) (reason string, ok bool) {
 	default:
 		return "", false
 	}
-	if s.Unknown {
+	if s.Doubtful {
 		reason += "; FreeAgent may have acted on this write, so look before sending it again"
 	}
 	return reason, true
@@ -223,12 +223,3 @@ func (c incidentCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 // Sync is that of zapcore.Core.
 func (incidentCore) Sync() error { return nil }
-
-// each tells all of them what became of a request.
-func each(told ...func(*proxy.Served)) func(*proxy.Served) {
-	return func(s *proxy.Served) {
-		for _, tell := range told {
-			tell(s)
-		}
-	}
-}

@@ -77,6 +77,9 @@ type server struct {
 		proxy.Limiter
 		Statement(b limiter.Budget) limiter.Statement
 		InUse(most int, match func(key string) bool) []string
+		UsedBy(b limiter.Budget) []map[string]int
+		PausedUntil(key string) time.Time
+		Waiting(key string) int
 		Close() error
 	}
 	turns interface {
@@ -254,15 +257,19 @@ func (s *server) newProxy() *proxy.Proxy {
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
+		Served:    s.served,
 		Sealer:    s.store.(sealing).Sealer(),
 		Outcomes:  s.outcomes,
 
 		OneAtATime:     s.cfg.Writes.OneAtATime,
 		Turns:          s.turns,
 		TrustedProxies: networks(s.cfg.TrustedProxies),
-
-		Served: each(s.incidents.served),
 	})
+}
+
+// served tells all who count or report what became of a request. It is called for each of them: nothing may wait, or allocate.
+func (s *server) served(r *proxy.Served) {
+	s.incidents.served(r)
 }
 
 // rateLimitTest is what FreeAgent allows who sends X-RateLimit-Test (https://dev.freeagent.com/docs/introduction).

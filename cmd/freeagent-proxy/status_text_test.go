@@ -62,7 +62,9 @@ func TestStatusPassword(t *testing.T) {
 		}, ", password_env: P", password, exitFailed, "what answers on admin.listen says 429: too many wrong passwords; wait a minute\n"},
 		"another program": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "", "", exitFailed,
 			"what answers on admin.listen is no freeagent-proxy, or one of another version: "},
-		"redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://example.com/", http.StatusFound) }, "", "", exitFailed,
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://example.com/", http.StatusFound)
+		}, "", "", exitFailed,
 			"what answers on admin.listen says 302: "},
 	}
 	for name, test := range tests {
