@@ -49,16 +49,16 @@ func BudgetAccount(key string) (account string, ok bool) {
 	return account, ok
 }
 
-// BudgetSubdomain is the subdomain whose requests a budget counts, all clients' together, if it is one of that account's.
-func BudgetSubdomain(key, account string) (subdomain string, ok bool) {
-	subdomain, ok = strings.CutPrefix(key, APIBudget(account, nil).Key+subdomainPart)
-	return subdomain, ok && !strings.Contains(subdomain, "/")
-}
-
 // EgressBudget is the budget of everything that leaves for FreeAgent, with some permits
 // left to requests of less headroom.
 func EgressBudget(windows []limiter.Window, headroom int) limiter.Budget {
 	return limiter.Budget{Key: egressKey, Windows: windows, Headroom: headroom}
+}
+
+// BudgetSubdomain is the subdomain whose requests a budget counts, all clients' together, if it is one of that account's.
+func BudgetSubdomain(key, account string) (subdomain string, ok bool) {
+	subdomain, ok = strings.CutPrefix(key, APIBudget(account, nil).Key+subdomainPart)
+	return subdomain, ok && !strings.Contains(subdomain, "/")
 }
 
 // egressHeadroom is what API requests leave to refreshes of the per-address budget, in

@@ -33,7 +33,6 @@ type network struct {
 func (p *Proxy) openClients(named []Client) {
 	p.clients = clients{
 		operator:      p.openClient(Client{Name: operator, Weight: 1, MaxWait: p.config.MaxWait}),
-		self:          p.openClient(Client{Name: Self, ReadOnly: true}),
 		named:         make(map[string]*client),
 		byKey:         make(map[[sha256.Size]byte]*client),
 		byCertificate: make(map[string]*client),
@@ -56,6 +55,7 @@ func (p *Proxy) openClients(named []Client) {
 			p.clients.byNetwork = append(p.clients.byNetwork, network{prefix.Masked(), opened})
 		}
 	}
+	p.clients.self = p.openClient(Client{Name: Self, ReadOnly: true})
 	slices.SortFunc(p.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
 }
 
