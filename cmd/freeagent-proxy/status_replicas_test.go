@@ -65,12 +65,12 @@ func TestStatusOfReplicas(t *testing.T) {
 	if got := all[1].ask(t.Context(), 1, "nightly", "/v2/projects", "Prefer: wait=100"); got != http.StatusTooManyRequests {
 		t.Errorf("status %d, want FreeAgent's 429", got)
 	}
+	agree("paused", "0 of 1000 left, map[billing:13 freeagent-proxy:3 nightly:8]")
 	ctx, stop := context.WithCancel(t.Context())
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer stop()
 	waiting.Go(func() { all[2].ask(ctx, 1, "billing", "/v2/contacts") })
-	agree("paused", "0 of 1000 left, map[billing:13 freeagent-proxy:3 nightly:8]")
 	eventually(t, "one waits at the third", func() bool { return all[2].of(account).Queue == 1 })
 	first := *all[0].of(account).PausedUntil
 	for i, s := range all {

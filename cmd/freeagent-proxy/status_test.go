@@ -135,7 +135,7 @@ limits: {api: [{requests: 20, per: 1m}, {requests: 400, per: 1h}], max_wait: 10m
 func windowsText(b admin.Budget) string {
 	var text []string
 	for _, w := range b.Windows {
-		text = append(text, fmt.Sprintf("%d of %d of %d in %s, %v", w.Remaining, w.Allowed, w.Requests, w.Per, w.UsedBy))
+		text = append(text, fmt.Sprintf("%d of %d in %s, %v", w.Remaining, w.Requests, w.Per, w.UsedBy))
 	}
 	return strings.Join(text, "; ")
 }
@@ -193,11 +193,11 @@ func TestStatus(t *testing.T) {
 func (s *watched) checkAccounts() {
 	s.t.Helper()
 	for name, want := range map[string][2]string{
-		"acme":     {"ok", "14 of 20 of 20 in 1m, map[billing:3 freeagent-proxy:1 nightly:2]; 394 of 400 of 400 in 1h, map[billing:3 freeagent-proxy:1 nightly:2]"},
-		"never":    {"unauthorised", "20 of 20 of 20 in 1m, map[]; 400 of 400 of 400 in 1h, map[]"},
-		"practice": {"ok", "20 of 20 of 20 in 1m, map[]; 400 of 400 of 400 in 1h, map[]"},
-		"dead":     {"reauthorise", "18 of 20 of 20 in 1m, map[freeagent-proxy:1 nightly:1]; 398 of 400 of 400 in 1h, map[freeagent-proxy:1 nightly:1]"},
-		"paused":   {"ok", "0 of 4 of 20 in 1m, map[billing:1 freeagent-proxy:1]; 0 of 80 of 400 in 1h, map[billing:1 freeagent-proxy:1]; 0 of 1 of 5 in 1m, map[billing:1 freeagent-proxy:1]"},
+		"acme":     {"ok", "14 of 20 in 1m, map[billing:3 freeagent-proxy:1 nightly:2]; 394 of 400 in 1h, map[billing:3 freeagent-proxy:1 nightly:2]"},
+		"never":    {"unauthorised", "20 of 20 in 1m, map[]; 400 of 400 in 1h, map[]"},
+		"practice": {"ok", "20 of 20 in 1m, map[]; 400 of 400 in 1h, map[]"},
+		"dead":     {"reauthorise", "18 of 20 in 1m, map[freeagent-proxy:1 nightly:1]; 398 of 400 in 1h, map[freeagent-proxy:1 nightly:1]"},
+		"paused":   {"ok", "0 of 20 in 1m, map[billing:1 freeagent-proxy:1]; 0 of 400 in 1h, map[billing:1 freeagent-proxy:1]; 0 of 5 in 1m, map[billing:1 freeagent-proxy:1]"},
 	} {
 		a := s.of(name)
 		if got := windowsText(a.Budget); a.State != want[0] || got != want[1] {
@@ -205,6 +205,11 @@ func (s *watched) checkAccounts() {
 		}
 		if (a.Reason == "") != (a.State == "ok") || a.Default != (name == "acme") || a.App != "main" {
 			s.t.Errorf("%s: %+v", name, a)
+		}
+		for _, w := range a.Windows {
+			if shrunk := w.Allowed < w.Requests; shrunk != (name == "paused") { // FreeAgent's limit was reached before ours
+				s.t.Errorf("%s: %d of %d are allowed", name, w.Allowed, w.Requests)
+			}
 		}
 		if paused := a.PausedUntil != nil; paused != (name == "paused") {
 			s.t.Errorf("%s is paused: %v", name, paused)
@@ -218,8 +223,8 @@ func (s *watched) checkAccounts() {
 		companies = append(companies, c.Subdomain+": "+windowsText(c.Budget))
 	}
 	want := []string{
-		"one: 18 of 20 of 20 in 1m, map[nightly:2]; 398 of 400 of 400 in 1h, map[nightly:2]",
-		"two: 19 of 20 of 20 in 1m, map[billing:1]; 399 of 400 of 400 in 1h, map[billing:1]",
+		"one: 18 of 20 in 1m, map[nightly:2]; 398 of 400 in 1h, map[nightly:2]",
+		"two: 19 of 20 in 1m, map[billing:1]; 399 of 400 in 1h, map[billing:1]",
 	}
 	if fmt.Sprint(companies) != fmt.Sprint(want) {
 		s.t.Errorf("companies %q, want %q", companies, want)
