@@ -25,6 +25,7 @@ type companyNames struct {
 
 	mu      sync.Mutex
 	known   map[string]companyName // by account
+	asking  int                    // how many questions are on their way
 	closed  bool
 	running sync.WaitGroup
 }
@@ -40,6 +41,8 @@ const (
 	nameLasts = 24 * time.Hour
 	// nameRetry is the pause after a question that FreeAgent did not get.
 	nameRetry = time.Minute
+	// maxAsking is how many questions are on their way at a time: of many accounts some are asked for at each look.
+	maxAsking = 5
 	// namePatience bounds one question.
 	namePatience = 30 * time.Second
 	// maxCompanyName is the longest name that is shown, in characters.
@@ -54,25 +57,29 @@ func (c *companyNames) of(account string, may bool) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.known[account]
-	if may && !c.closed && !time.Now().Before(known.next) {
+	if may && !c.closed && c.asking < maxAsking && !time.Now().Before(known.next) {
 		c.keep(account, known.name, nameLasts)
-		c.running.Go(func() { c.learn(account) })
+		c.asking++
+		asked := c.known[account]
+		c.running.Go(func() { c.learn(account, asked) })
 	}
 	return known.name
 }
 
-// learn asks.
-func (c *companyNames) learn(account string) {
+// learn asks. What was known when it did is void if it was forgotten meanwhile.
+func (c *companyNames) learn(account string, asked companyName) {
 	ctx, cancel := context.WithTimeout(context.Background(), namePatience)
 	defer cancel()
 	name, err := c.ask(ctx, account)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.asking--
 	switch {
+	case c.known[account] != asked:
 	case err == nil:
 		c.keep(account, name, nameLasts)
 	case errors.Is(err, errNotAsked):
-		c.keep(account, c.known[account].name, nameRetry)
+		c.keep(account, asked.name, nameRetry)
 	}
 }
 

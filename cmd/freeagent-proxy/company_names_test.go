@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,14 +21,14 @@ func TestCompanyNameIsAskedForOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var answer string
 		var failure error
-		asked := 0
+		var asked atomic.Int64
 		names := &companyNames{ask: func(context.Context, string) (string, error) {
-			asked++
+			asked.Add(1)
 			time.Sleep(time.Second)
 			return answer, failure
 		}}
 		defer names.close()
-		look := func(what string, may bool, wantName string, wantAsked int) {
+		look := func(what string, may bool, wantName string, wantAsked int64) {
 			t.Helper()
 			began := time.Now()
 			got := names.of(account, may)
@@ -35,8 +37,8 @@ func TestCompanyNameIsAskedForOnceADay(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			if got != wantName || asked != wantAsked {
-				t.Errorf("%s: %q, asked %d times; want %q and %d", what, got, asked, wantName, wantAsked)
+			if got != wantName || asked.Load() != wantAsked {
+				t.Errorf("%s: %q, asked %d times; want %q and %d", what, got, asked.Load(), wantName, wantAsked)
 			}
 		}
 		look("without leave", false, "", 0)
@@ -57,6 +59,16 @@ func TestCompanyNameIsAskedForOnceADay(t *testing.T) {
 		answer, failure = "Other Ltd", nil
 		look("authorised anew", true, "", 4)
 		look("and learnt", true, "Other Ltd", 4)
+
+		names.forget(account)
+		names.of(account, true)
+		names.forget(account) // while FreeAgent answers: it may be another's name
+		look("authorised anew at a bad moment", true, "", 6)
+		look("that is learnt", true, "Other Ltd", 6)
+		for i := range 3 * maxAsking {
+			names.of(fmt.Sprint("one of many ", i), true)
+		}
+		look("one of many 0", false, "Other Ltd", 6+maxAsking)
 	})
 }
 

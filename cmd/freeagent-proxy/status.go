@@ -37,15 +37,14 @@ func (c *command) status(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		_, err := c.stdout.Write(answer)
-		return err
-	}
 	var now admin.Status
 	if err := json.Unmarshal(answer, &now); err != nil {
 		return fmt.Errorf("what answers on admin.listen is no freeagent-proxy, or one of another version: %w", err)
 	}
-	_, err = c.stdout.Write(statusText(&now))
+	if !asJSON {
+		answer = statusText(&now)
+	}
+	_, err = c.stdout.Write(answer)
 	return err
 }
 
