@@ -17,7 +17,7 @@ import (
 
 // statusText is how the proxy stands, for a person at a terminal. Times are told from the proxy's own clock.
 func statusText(s *admin.Status) []byte {
-	t := &statusWriter{now: s.Now, shares: s.Store.Silent > 0 || s.Store.State != local && s.Store.State != "linked"}
+	t := &statusWriter{now: s.Now, fewer: fewerBecause(s.Store)}
 	t.head(s)
 	for i := range s.Accounts {
 		t.account(&s.Accounts[i])
@@ -35,9 +35,9 @@ var trailing = regexp.MustCompile(`(?m)[ \t]+$`)
 
 // statusWriter writes lines.
 type statusWriter struct {
-	out    bytes.Buffer
-	now    time.Time
-	shares bool // replicas have but a share each of the budgets
+	out   bytes.Buffer
+	now   time.Time
+	fewer string // why fewer permits than FreeAgent's limit may be ours
 }
 
 func (t *statusWriter) line(format string, args ...any) { fmt.Fprintf(&t.out, format+"\n", args...) }
@@ -74,6 +74,18 @@ func storeText(s admin.Store) string {
 		text += fmt.Sprintf(", %d more SILENT: it may count its share alone", s.Silent)
 	}
 	return text
+}
+
+// fewerBecause is why a budget may be smaller than its limit.
+func fewerBecause(s admin.Store) string {
+	switch {
+	case s.State != local && s.State != "linked":
+		return "each replica keeps to its share while Redis is away"
+	case s.Silent > 0:
+		return "replicas that do not reach Redis have their shares"
+	default:
+		return "another program uses the same FreeAgent user"
+	}
 }
 
 func (t *statusWriter) account(a *admin.Account) {
@@ -152,13 +164,9 @@ func (t *statusWriter) held(b *admin.Budget) (texts []string) {
 	if b.PausedUntil != nil && b.PausedUntil.After(t.now) {
 		texts = append(texts, fmt.Sprintf("PAUSED for another %s: FreeAgent answered 429", span(b.PausedUntil.Sub(t.now))))
 	}
-	why := "another program uses the same FreeAgent user"
-	if t.shares {
-		why = "replicas that do not reach the store have their shares"
-	}
 	for _, w := range b.Windows {
 		if w.Allowed < w.Requests {
-			texts = append(texts, fmt.Sprintf("ONLY %s of %s are ours now: %s", grouped(w.Allowed), windowName(w), why))
+			texts = append(texts, fmt.Sprintf("ONLY %s of %s are ours now: %s", grouped(w.Allowed), windowName(w), t.fewer))
 			break
 		}
 	}

@@ -130,7 +130,7 @@ account acme (Acme [2J Ltd), the default
   last refresh   5m ago: trouble
   next try       in 8s
   120 in 1m      [#.........] 3 left; used by h 1,000, g 7, f 6, e 5, d 4, c 3, and 2 more
-                 ONLY 40 of 120 in 1m are ours now: replicas that do not reach the store have their shares
+                 ONLY 40 of 120 in 1m are ours now: each replica keeps to its share while Redis is away
                  1,200 requests waiting here
 
 account dead
