@@ -22,6 +22,8 @@ type anyLimiter interface {
 	AppendUsage(usage []limiter.Usage, budgets ...limiter.Budget) []limiter.Usage
 	UsedBy(b limiter.Budget) []map[string]int
 	Waiting(key string) int
+	Statement(b limiter.Budget) limiter.Statement
+	InUse(most int, match func(key string) bool) []string
 	Close() error
 }
 
@@ -111,6 +113,8 @@ func TestContract(t *testing.T) {
 			c.testFair()
 			c.testShare()
 			c.testUsedBy()
+			c.testStatement()
+			c.testInUse()
 		})
 	}
 }

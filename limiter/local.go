@@ -294,10 +294,7 @@ func (l *Local) AppendUsage(usage []Usage, budgets ...Budget) []Usage {
 	now := l.now()
 	for i := range budgets {
 		b := &budgets[i]
-		state := l.budgets[b.Key]
-		if state == nil {
-			state = &budget{}
-		}
+		state := l.look(b.Key)
 		for _, w := range b.Windows {
 			usage = append(usage, state.usage(b, w, now, l.guard))
 		}

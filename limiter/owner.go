@@ -39,6 +39,14 @@ func (o *owners) number(client string) owner {
 	return n
 }
 
+// name is the client of a number.
+func (o *owners) name(who owner) string {
+	if who == unknown {
+		return Unknown
+	}
+	return o.names[who]
+}
+
 // hold counts one more permit as open.
 func (b *budget) hold(who owner) {
 	b.open++
@@ -60,27 +68,34 @@ func (l *Local) UsedBy(b Budget) []map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	used := make([]map[string]int, len(b.Windows))
-	state := l.budgets[b.Key]
+	state := l.look(b.Key)
 	for i, w := range b.Windows {
-		used[i] = make(map[string]int)
-		if state == nil {
-			continue
-		}
-		for who, n := range state.usedBy(l.now() - w.Per - l.guard) {
-			if n > 0 {
-				used[i][l.owners.names[who]] += n
-			}
-		}
+		used[i] = l.named(state.usedBy(l.now() - w.Per - l.guard))
 	}
 	return used
 }
 
-// usedBy counts by owner what is open, or was sent after the time.
+// named is what each client uses, by its name.
+func (l *Local) named(used []int) map[string]int {
+	byName := make(map[string]int)
+	for who, n := range used {
+		if n > 0 {
+			byName[l.owners.name(owner(who))] += n
+		}
+	}
+	return byName
+}
+
+// usedBy counts by owner what is open, or was sent after the time: by all processes, also where this one has but a share.
 func (b *budget) usedBy(after time.Duration) []int {
 	used := make([]int, len(b.openOf), len(b.openOf)+1)
 	copy(used, b.openOf)
-	for k := b.ring.since(after); k > 0; k-- {
-		who := b.ring.owners[b.ring.place(b.ring.count-k)]
+	ring := &b.ring
+	if b.mirror != nil {
+		ring = b.everything()
+	}
+	for k := ring.since(after); k > 0; k-- {
+		who := ring.owners[ring.place(ring.count-k)]
 		for len(used) <= int(who) {
 			used = append(used, 0)
 		}

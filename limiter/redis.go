@@ -156,6 +156,14 @@ func (s *Redis) State() string {
 	return s.state.String()
 }
 
+// Fleet is how many processes were last seen alive in Redis, this one included, and how many beside them are silent but
+// may count alone. Both are 0 as long as Redis was never seen.
+func (s *Redis) Fleet() (alive, silent int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.seen-len(s.held), min(s.seen, 1)), len(s.held)
+}
+
 // Close lets all who wait go with ErrClosed, tells Redis what it does not know yet, and takes this process out of the
 // replicas. Permits that are open stay good.
 func (s *Redis) Close() error {

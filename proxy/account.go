@@ -55,6 +55,12 @@ func EgressBudget(windows []limiter.Window, headroom int) limiter.Budget {
 	return limiter.Budget{Key: egressKey, Windows: windows, Headroom: headroom}
 }
 
+// BudgetSubdomain is the subdomain whose requests a budget counts, all clients' together, if it is one of that account's.
+func BudgetSubdomain(key, account string) (subdomain string, ok bool) {
+	subdomain, ok = strings.CutPrefix(key, APIBudget(account, nil).Key+subdomainPart)
+	return subdomain, ok && !strings.Contains(subdomain, "/")
+}
+
 // egressHeadroom is what API requests leave to refreshes of the per-address budget, in
 // permits a window: one in fifty (20 of FreeAgent's 1,000), so that traffic never starves the token.
 func egressHeadroom(windows []limiter.Window) int {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"time"
 
 	"freeagent-proxy/limiter"
@@ -29,6 +30,7 @@ type sending struct {
 	token401 tokens.Token // what the last of them rejected
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
+	replayed int            // the status for which the request goes again; 0: the connection broke
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -51,8 +53,9 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err := s.send(req, token, permit)
 		again := false
 		if err != nil {
-			again = s.repeatable(req, err)
+			again, s.replayed = s.repeatable(req, err), 0
 		} else {
+			s.replayed = resp.StatusCode
 			again, err = s.judge(req, resp, token)
 		}
 		if !again {
@@ -107,6 +110,9 @@ func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) 
 // passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
 	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.client.Weight}
+	if s.client == s.p.clients.self {
+		request.Budgets = aside(s.budgets)
+	}
 	permit, err := s.p.config.Limiter.Take(context.Background(), request)
 	if err == nil || s.patience == 0 || !errors.As(err, new(*limiter.OverBudgetError)) {
 		return permit, err
@@ -118,6 +124,14 @@ func (s *sending) permit() (*limiter.Permit, error) {
 		return nil, errClientGone
 	}
 	return permit, err
+}
+
+// aside is a request's budgets in an order in which it takes no turn in the account's queue, where it would be one more
+// client that the others leave room to for an hour: whose queue it is, the first one says.
+func aside(budgets []limiter.Budget) []limiter.Budget {
+	budgets = slices.Clone(budgets)
+	slices.Reverse(budgets)
+	return budgets
 }
 
 func (s *sending) countWait(began time.Time) {
@@ -135,7 +149,10 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		permit.Release()
 		return nil, err
 	}
-	s.x.attempts++
+	if s.x.attempts++; s.x.attempts > 1 {
+		s.x.tally.Replays.count(s.replayed)
+		s.x.tally.Answered = 0
+	}
 	a := begin(permit, s.p.config.Timeout)
 	if !isRead(req.Method) {
 		s.p.writes.begin(s.x)

@@ -15,6 +15,9 @@ const (
 	operator  = "operator"  // who comes in at the operator's own entrance
 )
 
+// Self is the name of another one: the proxy, which asks FreeAgent something itself; see ForSelf.
+const Self = "freeagent-proxy"
+
 // methods are FreeAgent's, and PATCH, which it does not document. A client that sends bytes
 // after `Content-Length: 0` makes its next request begin with them ("nullDELETE"): refused, not forwarded.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch}

@@ -15,6 +15,7 @@ import (
 type clients struct {
 	anonymous     *client // everyone; nil if the configuration names clients
 	operator      *client // at the operator's own entrance
+	self          *client // at our own
 	named         map[string]*client
 	byKey         map[[sha256.Size]byte]*client
 	byCertificate map[string]*client
@@ -54,6 +55,7 @@ func (p *Proxy) openClients(named []Client) {
 			p.clients.byNetwork = append(p.clients.byNetwork, network{prefix.Masked(), opened})
 		}
 	}
+	p.clients.self = p.openClient(Client{Name: Self, ReadOnly: true})
 	slices.SortFunc(p.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
 }
 

@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -81,6 +82,7 @@ type Proxy struct {
 	transport http.RoundTripper
 	buffers   *bufferPool
 	exchanges sync.Pool // of *exchange
+	inFlight  atomic.Int64
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 
@@ -126,6 +128,10 @@ func (p *Proxy) For(client string) http.Handler { return entrance{p, p.clients.n
 
 // ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything.
 func (p *Proxy) ForOperator() http.Handler { return entrance{p, p.clients.operator} }
+
+// ForSelf is the Proxy at the entrance of the process that it is part of: who comes in there is the client Self, may read
+// everything, and never waits. Its requests are counted as all are, but programs are paced as if they had not been.
+func (p *Proxy) ForSelf() http.Handler { return entrance{p, p.clients.self} }
 
 // entrance is the Proxy at a listener that tells who comes in.
 type entrance struct {

@@ -166,7 +166,7 @@ func (u unzipping) Read(p []byte) (int, error) {
 // broken notes gzip that cannot be read; a connection that broke off was noted already.
 func (u unzipping) broken(err error) error {
 	if u.x.reason == "" {
-		u.x.reason = "upstream sent gzip that cannot be read"
+		u.x.reason, u.x.tally.Cut = "upstream sent gzip that cannot be read", true
 	}
 	return err
 }

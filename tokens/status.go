@@ -66,7 +66,8 @@ type Status struct {
 	Usable           bool   // there is a good access token now
 	Refreshing       bool
 	Unsaved          bool      // the newest grant is in memory only, and is written until that works
-	AccessExpiresAt  time.Time // zero: there is none
+	AccessObtainedAt time.Time // zero: there is no access token
+	AccessExpiresAt  time.Time // likewise
 	RefreshExpiresAt time.Time // zero: not known
 	LastRefresh      LastRefresh
 	NextTry          time.Time // after a failure; zero: when somebody asks
@@ -95,6 +96,9 @@ func (m *Manager) Status(name string) Status {
 	}
 	if a.notBefore.After(now) {
 		s.NextTry = a.notBefore
+	}
+	if a.grant.AccessToken != "" {
+		s.AccessObtainedAt = a.grant.ObtainedAt
 	}
 	s.State, s.Reason = a.state()
 	return s

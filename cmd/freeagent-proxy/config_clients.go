@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"freeagent-proxy/limiter"
+	"freeagent-proxy/proxy"
 )
 
 // ClientConfig is one program that may call, or several that are treated as one: how it is known, and what it may do.
@@ -68,7 +69,7 @@ var (
 )
 
 // reservedClients are the names that the log and the limits use for others.
-var reservedClients = []string{"anonymous", "operator", "refresh", limiter.Unknown}
+var reservedClients = []string{"anonymous", "operator", proxy.Self, "refresh", limiter.Unknown}
 
 // httpMethods are those that the proxy lets in.
 var httpMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"}

@@ -82,6 +82,7 @@ clients:
   operator: {listen: 127.0.0.1:0}
   refresh: {listen: unix:s}
   unknown: {listen: unix:t}
+  freeagent-proxy: {listen: unix:u}
 `
 	_, err := fromFile("config.yaml", []byte(file), fakeEnv())
 	const digest = "must be the key's SHA-256 in 64 lower-case hex digits, as `freeagent-proxy clients new NAME` prints it"
@@ -128,6 +129,7 @@ clients:
 		`config.yaml:18: clients.operator: this name has a meaning of its own in the log; choose another one`,
 		`config.yaml:19: clients.refresh: this name has a meaning of its own in the log; choose another one`,
 		`config.yaml:20: clients.unknown: this name has a meaning of its own in the log; choose another one`,
+		`config.yaml:21: clients.freeagent-proxy: this name has a meaning of its own in the log; choose another one`,
 	)
 	if strings.Contains(err.Error(), "MARKED") {
 		t.Error("what may be a key is repeated")

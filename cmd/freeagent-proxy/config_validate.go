@@ -72,6 +72,9 @@ func (c Config) validateListeners(p *problems) {
 	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" {
 		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
 	}
+	if c.Store.Redis.given() && anyPort(c.Admin.Listen) {
+		p.note("admin.listen", "%s", portUntold)
+	}
 	if slices.Contains(c.Listen, c.Admin.Listen) && !anyPort(c.Admin.Listen) {
 		p.add("admin.listen", "%q is in listen too; choose another port for one of them", c.Admin.Listen)
 	}

@@ -159,10 +159,16 @@ func (c *control) Prove(ctx context.Context, account string) error {
 	return c.do(ctx, http.MethodPost, "/accounts/"+url.PathEscape(account)+"/prove", nil)
 }
 
+// portUntold is the trouble with port 0 and Redis: there is no folder, so no control socket in it that tells the port.
+const portUntold = "with store.redis nothing but the proxy's log tells which port it got for 0; give admin.listen a fixed port, so that status and healthcheck find it"
+
 // located is the operator's configured address as it can be dialled: with the port that the proxy running on cfg's store got for 0.
 func located(ctx context.Context, cfg Config, configured string) (string, error) {
 	if !anyPort(configured) {
 		return configured, nil
+	}
+	if cfg.Store.Redis.given() {
+		return "", errors.New(portUntold)
 	}
 	running, err := newControl(ctx, cfg.Store.File)
 	if err != nil {

@@ -34,6 +34,7 @@ func (s *server) drain(ctx context.Context) error {
 	ending.Go(func() { errs[len(s.http)] = s.limiter.Close() })
 	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
 	ending.Go(func() { errs[len(s.http)+2] = s.turns.Close(ctx) })
+	ending.Go(s.names.close)
 	ending.Wait()
 	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
 	if err == nil {

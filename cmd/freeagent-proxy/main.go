@@ -101,7 +101,7 @@ paces all of them together under FreeAgent's limits.`,
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{errors.New("name a command: " + "serve, authorize, accounts, clients, check, demo, simulate, keygen, healthcheck or version")}
+			return usageError{errors.New("name a command: " + "serve, authorize, accounts, clients, check, status, demo, simulate, keygen, healthcheck or version")}
 		},
 	}
 	root.SetIn(c.stdin)
@@ -109,7 +109,7 @@ paces all of them together under FreeAgent's limits.`,
 	root.SetErr(c.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(c.serveCommand(), c.authorizeCommand(), c.accountsCommand(), c.clientsCommand(), c.checkCommand(),
-		c.simulateCommand(), c.demoCommand(), c.keygenCommand(), c.healthcheckCommand(), c.versionCommand())
+		c.statusCommand(), c.simulateCommand(), c.demoCommand(), c.keygenCommand(), c.healthcheckCommand(), c.versionCommand())
 	return root
 }
 

@@ -66,7 +66,7 @@ var scriptCommands = map[string]func(*scene, bool, []string){
 // passed are the variables that scripts may set for the program.
 var passed = []string{
 	roleVariable, "PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "STATE_DIRECTORY", configVariable,
-	"FREEAGENT_CLIENT_ID", "FREEAGENT_CLIENT_SECRET", "FREEAGENT_REFRESH_TOKEN", "FREEAGENT_BASE_URL",
+	"FREEAGENT_CLIENT_ID", "FREEAGENT_CLIENT_SECRET", "FREEAGENT_REFRESH_TOKEN", "FREEAGENT_BASE_URL", "FREEAGENT_PROXY_KEY",
 }
 
 // scene is what one script works with.

@@ -75,6 +75,8 @@ type server struct {
 	watch   func(context.Context) // hears of what other processes store; nil: there are none
 	limiter interface {
 		proxy.Limiter
+		Statement(b limiter.Budget) limiter.Statement
+		InUse(most int, match func(key string) bool) []string
 		UsedBy(b limiter.Budget) []map[string]int
 		PausedUntil(key string) time.Time
 		Waiting(key string) int
@@ -93,11 +95,20 @@ type server struct {
 	ready   readiness
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
+
+	started   time.Time
+	incidents *incidents
+	names     *companyNames
 }
 
 // newServer builds the parts and binds the listeners; run serves them.
 func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, log: logbook{log, newCounts(cfg)}}
+	s := &server{cfg: cfg, started: time.Now(), incidents: new(incidents)}
+	log = s.incidents.keep(log)
+	s.names = &companyNames{ask: func(ctx context.Context, account string) (string, error) {
+		return askCompanyName(ctx, s.proxy.ForSelf(), account)
+	}}
+	s.log = logbook{log, newCounts(cfg)}
 	if s.httpLog, err = zap.NewStdLogAt(log, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("make the HTTP servers' log: %w", err)
 	}
@@ -117,7 +128,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Endpoint: newEndpoint(cfg),
 		App:      s.app,
 		Permit:   s.refreshPermit,
-		Observe:  observeTokens(s.log),
+		Observe:  s.observeGrants(),
 		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
 	s.proxy = s.newProxy()
@@ -243,6 +254,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
+		Served:    s.served,
 		Sealer:    s.store.(sealing).Sealer(),
 		Outcomes:  s.outcomes,
 
@@ -250,6 +262,11 @@ func (s *server) newProxy() *proxy.Proxy {
 		Turns:          s.turns,
 		TrustedProxies: networks(s.cfg.TrustedProxies),
 	})
+}
+
+// served tells all who count or report what became of a request. It is called for each of them: nothing may wait, or allocate.
+func (s *server) served(r *proxy.Served) {
+	s.incidents.served(r)
 }
 
 // rateLimitTest is what FreeAgent allows who sends X-RateLimit-Test (https://dev.freeagent.com/docs/introduction).

@@ -7,8 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,27 +55,59 @@ func (c *command) healthcheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	address, err := located(ctx, cfg, cfg.Admin.Listen)
+	status, body, err := askRunning(ctx, cfg, "/healthz", "")
 	if err != nil {
-		return fmt.Errorf("no proxy tells the port that it got for admin.listen: %w", err)
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(address)+"/healthz", nil)
-	if err != nil {
-		return fmt.Errorf("ask the running proxy: %w", err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("no proxy answers on admin.listen: %w", err)
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-	if resp.StatusCode != http.StatusOK {
-		return errors.New("unhealthy: " + strings.TrimSpace(string(body)))
+	if status != http.StatusOK {
+		return errors.New("unhealthy: " + oneLine(string(body), maxComplaint))
 	}
 	fmt.Fprintln(c.stdout, "healthy")
 	return nil
+}
+
+const (
+	// adminPatience is how long the running proxy may take to answer its operator.
+	adminPatience = 5 * time.Second
+	// maxAdminAnswer is the longest answer that is read, in bytes: some hundred accounts.
+	maxAdminAnswer = 16 << 20
+	// maxComplaint is how much of an answer that was not expected is shown, in characters.
+	maxComplaint = 200
+)
+
+// askRunning asks the running proxy at admin.listen, with a password if there is one. No proxy that the environment names gets
+// to see that.
+func askRunning(ctx context.Context, cfg Config, path, password string) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, adminPatience)
+	defer cancel()
+	address, err := located(ctx, cfg, cfg.Admin.Listen)
+	if err != nil {
+		return 0, nil, fmt.Errorf("no proxy tells the port that it got for admin.listen: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(address)+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask the running proxy: %w", err)
+	}
+	if password != "" {
+		req.SetBasicAuth("operator", password)
+	}
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if asked := (*url.Error)(nil); errors.As(err, &asked) {
+			err = asked.Err // it says whom
+		}
+		return 0, nil, fmt.Errorf("no proxy answers on admin.listen: %w; start it with serve, or name its configuration with --config", err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the running proxy's answer: %w", err)
+	}
+	return resp.StatusCode, body, nil
 }
 
 // reachable is where to call what listens on an address: an unspecified one is every one of ours.

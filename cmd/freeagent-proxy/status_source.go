@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,57 +13,94 @@ import (
 // status says how the proxy stands, for the operator. Nothing of it waits for network or disk.
 func (s *server) status() admin.Status {
 	now := admin.Status{
-		Version: version,
-		Now:     time.Now(),
-		Reason:  s.notReady(),
-		Store:   admin.Store{Kind: s.cfg.Store.kind(), State: s.limiterState()},
+		Version:   version,
+		StartedAt: s.started.UTC().Truncate(time.Millisecond),
+		Now:       time.Now().UTC().Truncate(time.Millisecond),
+		Reason:    s.notReady(),
+		Store:     s.storeStatus(),
+		Incidents: s.incidents.list(),
 	}
 	now.Ready = now.Reason == ""
-	now.Store.Up = now.Store.State == local || now.Store.State == "linked" || now.Store.State == "returning"
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Accounts)) {
-		now.Accounts = append(now.Accounts, s.accountStatus(name))
+	egress := s.budgetStatus(proxy.EgressBudget(windows(s.cfg.Limits.Egress), 0))
+	now.Egress = &egress
+	for _, account := range proxyAccounts(s.cfg) {
+		now.Accounts = append(now.Accounts, s.accountStatus(account, ample(egress)))
 	}
+	slices.SortFunc(now.Accounts, func(a, b admin.Account) int { return strings.Compare(a.Name, b.Name) })
 	return now
 }
 
-func (s *server) accountStatus(name string) admin.Account {
-	stands := s.tokens.Status(name)
-	fallback, _ := s.cfg.DefaultAccount()
+func (s *server) storeStatus() admin.Store {
+	store := admin.Store{Kind: s.cfg.Store.kind(), State: s.limiterState()}
+	store.Up = store.State == local || store.State == "linked" || store.State == "returning"
+	if shared, ok := s.limiter.(*limiter.Redis); ok {
+		store.Replicas, store.Silent = shared.Fleet()
+	}
+	return store
+}
+
+// accountStatus says how one account stands. spare says that the address would not miss a request.
+func (s *server) accountStatus(account proxy.Account, spare bool) admin.Account {
+	stands := s.tokens.Status(account.Name)
 	a := admin.Account{
-		Name:             name,
-		Default:          name == fallback,
-		App:              s.cfg.Accounts[name].App,
+		Name:             account.Name,
+		Default:          account.Default,
+		App:              s.cfg.Accounts[account.Name].App,
 		State:            string(stands.State),
 		Reason:           stands.Reason,
 		Unsaved:          stands.Unsaved,
+		AccessObtainedAt: known(stands.AccessObtainedAt),
 		AccessExpiresAt:  known(stands.AccessExpiresAt),
 		RefreshExpiresAt: known(stands.RefreshExpiresAt),
 		NextTry:          known(stands.NextTry),
-		Budget:           s.budgetStatus(proxy.APIBudget(name, windows(s.cfg.Limits.API))),
+		Budget:           s.budgetStatus(proxy.APIBudget(account.Name, account.API)),
 	}
 	if last := stands.LastRefresh; !last.At.IsZero() {
-		a.LastRefresh = &admin.LastRefresh{At: last.At, Outcome: string(last.Outcome)}
+		a.LastRefresh = &admin.LastRefresh{At: *known(last.At), Outcome: string(last.Outcome)}
+	}
+	if account.Practice { // it has no company of its own
+		a.Companies = s.companies(account)
+	} else {
+		a.Company = s.names.of(account.Name, spare && stands.Usable && ample(a.Budget))
 	}
 	return a
 }
 
-func (s *server) budgetStatus(b limiter.Budget) admin.Budget {
-	limits := s.limiter
-	usage, used := limits.AppendUsage(nil, b), limits.UsedBy(b)
-	stands := admin.Budget{PausedUntil: known(limits.PausedUntil(b.Key)), Queue: limits.Waiting(b.Key)}
-	for i, w := range b.Windows {
-		stands.Windows = append(stands.Windows, admin.Window{
-			Requests: w.Requests, Per: period(w.Per), Remaining: usage[i].Remaining, UsedBy: used[i],
-		})
+// maxCompanies is how many of a practice's clients are shown.
+const maxCompanies = 50
+
+// companies says how those of a practice's clients stand that are in use.
+func (s *server) companies(account proxy.Account) []admin.Company {
+	subdomainOf := func(key string) (string, bool) { return proxy.BudgetSubdomain(key, account.Name) }
+	keys := s.limiter.InUse(maxCompanies, func(key string) bool {
+		_, ok := subdomainOf(key)
+		return ok
+	})
+	var all []admin.Company
+	for _, key := range keys {
+		subdomain, _ := subdomainOf(key)
+		all = append(all, admin.Company{Subdomain: subdomain, Budget: s.budgetStatus(limiter.Budget{Key: key, Windows: account.API})})
 	}
-	return stands
+	return all
 }
 
-// known is nil for the zero time.
+func (s *server) budgetStatus(b limiter.Budget) admin.Budget {
+	stands := s.limiter.Statement(b)
+	told := admin.Budget{PausedUntil: known(stands.PausedUntil), Queue: stands.Waiting}
+	for _, w := range stands.Windows {
+		told.Windows = append(told.Windows, admin.Window{
+			Requests: w.Window.Requests, Per: period(w.Window.Per), Allowed: w.Allowed, Remaining: w.Remaining, UsedBy: w.UsedBy,
+		})
+	}
+	return told
+}
+
+// known is nil for the zero time. A millisecond is as much as anybody wants to know.
 func known(at time.Time) *time.Time {
 	if at.IsZero() {
 		return nil
 	}
+	at = at.UTC().Truncate(time.Millisecond)
 	return &at
 }
 

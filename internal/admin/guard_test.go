@@ -233,7 +233,7 @@ func TestEscaping(t *testing.T) {
 			s := admin.Status{Reason: evil, Version: evil, Store: admin.Store{Kind: evil, State: evil}}
 			s.Accounts = []admin.Account{{
 				Name: evil, App: evil, Company: evil, State: evil, Reason: evil, LastRefresh: &admin.LastRefresh{Outcome: evil},
-				Budget:    admin.Budget{Windows: []admin.Window{{10, evil, 5, map[string]int{evil: 5}}}},
+				Budget:    admin.Budget{Windows: []admin.Window{{Requests: 10, Allowed: 10, Per: evil, Remaining: 5, UsedBy: map[string]int{evil: 5}}}},
 				Companies: []admin.Company{{Subdomain: evil}},
 			}}
 			s.Incidents = []admin.Incident{{RequestID: evil, Client: evil, Account: evil, Method: evil, Path: evil, Reason: evil}}

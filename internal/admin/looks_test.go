@@ -33,13 +33,18 @@ func everything(now time.Time) admin.Status {
 		for client, n := range used {
 			more[client] = n * 11
 		}
-		return []admin.Window{{120, "1m", minute, used}, {3600, "1h", hour, more}}
+		return []admin.Window{
+			{Requests: 120, Allowed: 120, Per: "1m", Remaining: minute, UsedBy: used},
+			{Requests: 3600, Allowed: 3600, Per: "1h", Remaining: hour, UsedBy: more},
+		}
 	}
 	years := 7304 * 24 * time.Hour
 	return admin.Status{
 		Version: "1.4.0", StartedAt: now.Add(-75 * time.Hour), Now: now, Ready: true,
-		Store:  admin.Store{Kind: "redis", Up: true, State: "linked", Replicas: 3},
-		Egress: &admin.Budget{Windows: []admin.Window{{1000, "1m", 893, map[string]int{"billing": 61, "nightly": 40, "refresh": 6}}}},
+		Store: admin.Store{Kind: "redis", Up: true, State: "linked", Replicas: 3},
+		Egress: &admin.Budget{Windows: []admin.Window{
+			{Requests: 1000, Allowed: 1000, Per: "1m", Remaining: 893, UsedBy: map[string]int{"billing": 61, "nightly": 40, "refresh": 6}},
+		}},
 		Accounts: []admin.Account{
 			{
 				Name: "acme", Default: true, App: "main", Company: "Acme Widgets Ltd", State: "ok",
@@ -75,10 +80,10 @@ func everything(now time.Time) admin.Status {
 			},
 		},
 		Incidents: []admin.Incident{
-			{now.Add(-4 * time.Second), "6f1c0a52-11", "nightly", "beta", "GET", "/v2/bank_transactions", 429, "the budget is used up for longer than the request may wait"},
-			{now.Add(-2 * time.Minute), "6f1c0a52-10", evil, "acme", "GET", "/v2/" + evil, 403, evil},
+			{now.Add(-4 * time.Second), 1, "6f1c0a52-11", "nightly", "beta", "GET", "/v2/bank_transactions", 429, "the budget is used up for longer than the request may wait"},
+			{now.Add(-2 * time.Minute), 1, "6f1c0a52-10", evil, "acme", "GET", "/v2/" + evil, 403, evil},
 			{At: now.Add(-3 * time.Minute), Account: "practice", Reason: "the newest tokens could not be stored and serve from memory; see to the store before the proxy stops"},
-			{now.Add(-40 * time.Minute), "6f1c0a52-09", "billing", "acme", "POST", "/v2/invoices", 504, "FreeAgent did not answer in time; it may have acted"},
+			{now.Add(-40 * time.Minute), 1, "6f1c0a52-09", "billing", "acme", "POST", "/v2/invoices", 504, "FreeAgent did not answer in time; it may have acted"},
 		},
 	}
 }

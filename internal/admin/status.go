@@ -17,7 +17,7 @@ type Status struct {
 	Accounts  []Account  `json:"accounts"`         // by name
 	Store     Store      `json:"store"`
 	Egress    *Budget    `json:"egress,omitempty"` // of the address that all accounts leave from
-	Incidents []Incident `json:"incidents"`        // the newest first; at most a few dozen
+	Incidents []Incident `json:"incidents"`        // the newest first; at most 50
 }
 
 // Account is how one FreeAgent user's authorisation stands.
@@ -37,7 +37,7 @@ type Account struct {
 	NextTry          *time.Time   `json:"next_try,omitempty"` // after a failure
 
 	Budget
-	// Companies are a practice's, of which each has a budget of its own: those that were in use of late.
+	// Companies are a practice's, of which each has a budget of its own: those in use, by subdomain. Of more than 50, the busiest.
 	Companies []Company `json:"companies,omitempty"`
 }
 
@@ -53,7 +53,7 @@ type Company struct {
 	Budget
 }
 
-// Budget is what is left of some windows that hold together.
+// Budget is what is left of some windows that hold together. All but Queue is over all processes that share the store.
 type Budget struct {
 	Windows     []Window   `json:"budget"`
 	PausedUntil *time.Time `json:"paused_until"` // null: it is not paused
@@ -63,9 +63,10 @@ type Budget struct {
 // Window is what is left of "at most Requests in any Per".
 type Window struct {
 	Requests  int            `json:"requests"`
-	Per       string         `json:"per"` // as the configuration writes it: 1m
-	Remaining int            `json:"remaining"`
-	UsedBy    map[string]int `json:"used_by"` // by client
+	Per       string         `json:"per"`       // as the configuration writes it: 1m
+	Allowed   int            `json:"allowed"`   // of Requests, now: fewer while the budget has shrunk, or this process has a share alone
+	Remaining int            `json:"remaining"` // that could go now; 0 while paused
+	UsedBy    map[string]int `json:"used_by"`   // by client
 }
 
 // Store is where the grants are kept.
@@ -74,16 +75,18 @@ type Store struct {
 	Up       bool   `json:"up"`
 	State    string `json:"state"`              // the limiter's: local; linked, returning, alone or unseen
 	Replicas int    `json:"replicas,omitempty"` // seen alive in Redis, this one included
+	Silent   int    `json:"silent,omitempty"`   // more that do not reach Redis, and may count their shares alone
 }
 
-// Incident is a request that was refused or failed, or a warning of the proxy's.
+// Incident is a request that was refused or failed, or a warning of the proxy's: one, or several that are alike.
 type Incident struct {
-	At        time.Time `json:"at"`
+	At        time.Time `json:"at"`    // of the newest
+	Count     int       `json:"count"` // how many were alike
 	RequestID string    `json:"request_id,omitempty"`
 	Client    string    `json:"client,omitempty"`
 	Account   string    `json:"account,omitempty"`
 	Method    string    `json:"method,omitempty"`
 	Path      string    `json:"path,omitempty"`
-	Status    int       `json:"status,omitempty"`
-	Reason    string    `json:"reason"` // a sentence
+	Status    int       `json:"status,omitempty"` // that the client got; none: it is a warning
+	Reason    string    `json:"reason"`           // a sentence, as in the log
 }

@@ -191,6 +191,9 @@ func newStoreView(s Store) storeView {
 	}
 	if s.Replicas > 0 {
 		v.Replicas = counted(s.Replicas, "replica")
+		if s.Silent > 0 {
+			v.Replicas += "; " + number(s.Silent) + " more cannot reach it"
+		}
 	}
 	return v
 }
@@ -229,6 +232,9 @@ func newWindowView(w Window, clients []string) windowView {
 	v := windowView{
 		Title: anySuch(w.Per), Requests: w.Requests, Remaining: left, Level: "good",
 		Left: number(left) + " of " + number(w.Requests) + " left",
+	}
+	if 0 < w.Allowed && w.Allowed < w.Requests { // another program uses the same FreeAgent user, or Redis is away
+		v.Left = number(left) + " left, " + number(w.Allowed) + " of " + number(w.Requests) + " allowed now"
 	}
 	if w.Requests <= 0 {
 		return v

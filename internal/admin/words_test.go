@@ -64,13 +64,32 @@ func TestSparseStatus(t *testing.T) {
 	}
 }
 
+// A budget that is smaller than its window, replicas that are cut off, and what happened often.
+func TestWorseThanUsual(t *testing.T) {
+	got := text(t, admin.Status{
+		Store: admin.Store{Kind: "redis", Up: true, State: "linked", Replicas: 2, Silent: 1},
+		Accounts: []admin.Account{{Name: "acme", State: "ok", Budget: admin.Budget{
+			Windows: []admin.Window{{Requests: 120, Allowed: 60, Per: "1m", Remaining: 12}},
+		}}},
+		Incidents: []admin.Incident{{Reason: "over the limit", Count: 1200}, {Reason: "not found", Count: 1}},
+	})
+	for _, want := range []string{"12 left, 60 of 120 allowed now", "2 replicas; 1 more cannot reach it", "over the limit (1200 times)"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+	if strings.Contains(got, "(1 times)") {
+		t.Error(got)
+	}
+}
+
 // Many clients, as a flood of names may make, are a list that ends.
 func TestManyClients(t *testing.T) {
 	used := map[string]int{}
 	for n := range 500 {
 		used[fmt.Sprintf("client-%03d", n)] = 1
 	}
-	s := admin.Status{Accounts: []admin.Account{{Name: "acme", State: "ok", Budget: admin.Budget{Windows: []admin.Window{{3600, "1h", 3100, used}}}}}}
+	s := admin.Status{Accounts: []admin.Account{{Name: "acme", State: "ok", Budget: admin.Budget{Windows: []admin.Window{{Requests: 3600, Per: "1h", Remaining: 3100, UsedBy: used}}}}}}
 	if got := text(t, s); !strings.Contains(got, "client-011") || strings.Contains(got, "client-012") || !strings.Contains(got, "and 488 more") {
 		t.Error(got)
 	}

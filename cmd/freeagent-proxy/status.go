@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"freeagent-proxy/internal/admin"
+)
+
+func (c *command) statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := c.configFlag(&cobra.Command{
+		Use:   "status",
+		Short: "Ask the running proxy how it stands: accounts, tokens, budgets and who spent them, queue, store, what failed of late",
+		Long: `Asks the running proxy at admin.listen, with the password of admin.password_env if one is configured, and
+prints how it stands. Queue and recent trouble are that one process's own; all else holds for all that share its store.
+
+Exits with 0 whenever the proxy answers, ready or not, and with 1 if none does. For a probe use healthcheck, or GET /readyz.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), asJSON) },
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer of /api/status as it is; see docs/status.md")
+	return cmd
+}
+
+func (c *command) status(ctx context.Context, asJSON bool) error {
+	cfg, err := c.loadConfig()
+	if err != nil {
+		return err
+	}
+	answer, err := askStatus(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	var now admin.Status
+	if err := json.Unmarshal(answer, &now); err != nil {
+		return fmt.Errorf("what answers on admin.listen is no freeagent-proxy, or one of another version: %w", err)
+	}
+	if !asJSON {
+		answer = statusText(&now)
+	}
+	_, err = c.stdout.Write(answer)
+	return err
+}
+
+// askStatus is the running proxy's answer.
+func askStatus(ctx context.Context, cfg Config) ([]byte, error) {
+	password := cfg.Admin.Password.Reveal()
+	status, body, err := askRunning(ctx, cfg, "/api/status", password)
+	switch {
+	case err != nil:
+		return nil, err
+	case status == http.StatusOK:
+		return body, nil
+	case (status == http.StatusUnauthorized || status == http.StatusForbidden) && password == "":
+		return nil, errors.New("the running proxy wants the admin password, and this configuration names none; set admin.password_env, and the variable, as they are for the proxy")
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return nil, errors.New("the running proxy does not take the admin password; the variable of admin.password_env must hold what it holds for the proxy")
+	default:
+		return nil, fmt.Errorf("what answers on admin.listen says %d: %s", status, oneLine(string(body), maxComplaint))
+	}
+}
