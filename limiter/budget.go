@@ -71,7 +71,15 @@ func (s shrinking) of(limit int, now time.Duration) int {
 	if s.factor == 0 {
 		return limit
 	}
-	return max(1, int(float64(limit)*min(1, s.factor+(now-s.at).Seconds()*regain)))
+	return max(1, int(float64(limit)*s.share(now)))
+}
+
+// share is what is left of the budget: 1 is all of it.
+func (s shrinking) share(now time.Duration) float64 {
+	if s.factor == 0 {
+		return 1
+	}
+	return min(1, s.factor+(now-s.at).Seconds()*regain)
 }
 
 // fit sees to it that enough stamps are kept to answer the windows.

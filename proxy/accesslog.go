@@ -43,6 +43,7 @@ type exchange struct {
 	urls      *urls  // nil: URLs pass as they are
 	upstream  bool   // the answer is FreeAgent's
 	unread    bool   // the request has a body that was not read to its end
+	tally     Tally
 	line      [1]zap.Field
 	served    Served
 	usage     [4]limiter.Usage
@@ -74,6 +75,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0
 	w.Header()["X-Request-Id"] = []string{x.requestID}
+	p.inFlight.Add(1)
 	return x
 }
 
@@ -112,6 +114,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
+	p.inFlight.Add(-1)
 	if fault != nil {
 		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
 		// leave first: a client that sees nothing at all may send a write again by itself.
@@ -122,34 +125,6 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	*x = exchange{}
 	x.sending.reverse = reverse
 	p.exchanges.Put(x)
-}
-
-// Served is what became of one request, for whoever counts and reports. It holds no secret.
-type Served struct {
-	Began     time.Time
-	Took      time.Duration // from the request's header to the end of its answer
-	Waited    time.Duration // of that: for permits and tokens
-	RequestID string
-	Client    string // empty: nobody that we know
-	Account   string // empty: it did not get that far
-	Method    string // as the client sent it
-	Path      string // likewise, without the query
-	Status    int    // 499: the client left before its answer
-	Upstream  bool   // the answer is FreeAgent's
-	Reason    string // why it was refused, or how the transfer ended; may be empty
-	Attempts  int    // how often it was sent
-}
-
-// tell reports what became of a request.
-func (p *Proxy) tell(x *exchange) {
-	if p.config.Served == nil {
-		return
-	}
-	x.served = Served{
-		Began: x.began, Took: time.Since(x.began), Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
-		Method: x.method, Path: x.path, Status: x.status, Upstream: x.upstream, Reason: x.reason, Attempts: x.attempts,
-	}
-	p.config.Served(&x.served)
 }
 
 // MarshalLogObject is the access log's line.

@@ -89,8 +89,14 @@ func (a *attempt) sent(timeout bool) bool {
 	return a.conn.written.Load() != a.before
 }
 
-func (a *attempt) progress() { a.alive.Store(int64(time.Since(a.began))) }
-func (a *attempt) pause()    { a.alive.Store(paused) }
+// progress notes a sign of life, and returns when it was, since the attempt began.
+func (a *attempt) progress() time.Duration {
+	alive := time.Since(a.began)
+	a.alive.Store(int64(alive))
+	return alive
+}
+
+func (a *attempt) pause() { a.alive.Store(paused) }
 
 func (a *attempt) end() {
 	a.watch.Stop()
@@ -132,8 +138,11 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		_ = b.x.control.Flush()
 	}
 	n, err := b.ReadCloser.Read(p)
+	alive := b.progress()
+	if !b.read {
+		b.x.tally.Answered = alive
+	}
 	b.read, b.left = true, b.left-int64(n)
-	b.progress()
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.x.reason = "upstream broke off its answer"
 	}

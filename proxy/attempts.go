@@ -29,6 +29,7 @@ type sending struct {
 	token401 tokens.Token // what the last of them rejected
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
+	replayed int            // the status for which the request goes again; 0: the connection broke
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -51,8 +52,9 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err := s.send(req, token, permit)
 		again := false
 		if err != nil {
-			again = s.repeatable(req, err)
+			again, s.replayed = s.repeatable(req, err), 0
 		} else {
+			s.replayed = resp.StatusCode
 			again, err = s.judge(req, resp, token)
 		}
 		if !again {
@@ -135,7 +137,10 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		permit.Release()
 		return nil, err
 	}
-	s.x.attempts++
+	if s.x.attempts++; s.x.attempts > 1 {
+		s.x.tally.Replays.count(s.replayed)
+		s.x.tally.Answered = 0
+	}
 	a := begin(permit, s.p.config.Timeout)
 	if !isRead(req.Method) {
 		s.p.writes.begin(s.x)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -27,13 +28,28 @@ const (
 // bodies reads request bodies whole before a permit is taken, so that a slow client holds up
 // nobody, and so that a request can be sent again.
 type bodies struct {
-	memory *semaphore.Weighted
+	memory  *semaphore.Weighted
+	held    atomic.Int64 // of memory, which does not tell
+	spilled atomic.Int64 // bodies that went to a file
 }
 
 // noBody is the body of all requests without one.
 var noBody = &body{}
 
 func newBodies() *bodies { return &bodies{memory: semaphore.NewWeighted(allInMemory)} }
+
+func (b *bodies) acquire(n int64) bool {
+	if !b.memory.TryAcquire(n) {
+		return false
+	}
+	b.held.Add(n)
+	return true
+}
+
+func (b *bodies) release(n int64) {
+	b.held.Add(-n)
+	b.memory.Release(n)
+}
 
 // body is a request body, read once and opened as often as needed. The zero body is empty.
 type body struct {
@@ -121,13 +137,13 @@ func (b *body) from(src io.Reader, declared, most int64) error {
 	if declared >= 0 {
 		head = min(head, most)
 	}
-	if b.owner.memory.TryAcquire(head) {
+	if b.owner.acquire(head) {
 		b.acquired = head
 		if err := b.readMemory(src, head, declared); err != nil {
 			return err
 		}
 		if b.size <= head {
-			b.owner.memory.Release(b.acquired - b.size) // chunks of ten bytes must not hold a megabyte
+			b.owner.release(b.acquired - b.size) // chunks of ten bytes must not hold a megabyte
 			b.acquired = b.size
 			return nil
 		}
@@ -158,6 +174,7 @@ func (b *body) spill(src io.Reader) error {
 		return fmt.Errorf("%w: %w", errBodyStorage, err)
 	}
 	b.file = file
+	b.owner.spilled.Add(1)
 	_ = os.Remove(file.Name()) // fails on Windows while it is open; Close removes it there
 	if _, err := file.Write(b.memory); err != nil {
 		return fmt.Errorf("%w: %w", errBodyStorage, err)
@@ -220,7 +237,7 @@ func (b *body) Close() {
 func (b *body) release() {
 	if b.acquired > 0 {
 		b.memory = nil
-		b.owner.memory.Release(b.acquired)
+		b.owner.release(b.acquired)
 		b.acquired = 0
 	}
 }

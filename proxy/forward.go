@@ -81,6 +81,7 @@ func (s *sending) receive(resp *http.Response) error {
 	}
 	s.x.upstream = true
 	if isGatewayTrouble(resp.StatusCode) && !isRead(s.x.method) {
+		s.x.tally.Doubtful = true
 		resp.Header["Proxy-Status"] = mayHaveActed(resp.StatusCode)
 	}
 	s.x.urls.answer(s.x, resp)

@@ -128,7 +128,7 @@ func (p *Proxy) forwardOnce(x *exchange, r *http.Request, to passage, t target, 
 	if err := p.forward(x, r, to, t, b); err != nil {
 		return err
 	}
-	x.upstream, x.reason = false, "kept answer given again: idempotency key"
+	x.upstream, x.tally.Kept, x.reason = false, true, "kept answer given again: idempotency key"
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -81,6 +82,7 @@ type Proxy struct {
 	transport http.RoundTripper
 	buffers   *bufferPool
 	exchanges sync.Pool // of *exchange
+	inFlight  atomic.Int64
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 

@@ -110,7 +110,9 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	if f.status == http.StatusInternalServerError || errors.Is(err, errBodyStorage) {
 		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
 	}
-	x.upstream = false
+	var failed *upstreamError
+	x.upstream, x.tally.Error = false, f.kind
+	x.tally.Doubtful = errors.As(err, &failed) && failed.sent && failed.write
 	f.rateLimit = x.rateLimit
 	if x.unread {
 		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets.

@@ -44,8 +44,11 @@ func (b *backup) keep(next Grant) (undo func() error, err error) {
 	}, nil
 }
 
-// redisBackup is what its errors are told as.
-const redisBackup = "backup of the grants in Redis"
+// What RedisConfig.Degraded is told of.
+const (
+	DegradedBackup   = "backup of the grants in Redis"
+	DegradedReplicas = "redis replicas" // fewer than WaitReplicas have a write
+)
 
 // keep writes a grant into the backup, if there is one. That this fails costs nothing yet, and is told.
 func (r *Redis) keep(next Grant) (undo func()) {
@@ -53,11 +56,11 @@ func (r *Redis) keep(next Grant) (undo func()) {
 		return func() {}
 	}
 	takeBack, err := r.backup.keep(next)
-	r.degrade(redisBackup, err)
+	r.degrade(DegradedBackup, err)
 	if err != nil {
 		return func() {}
 	}
-	return func() { r.degrade(redisBackup, takeBack()) }
+	return func() { r.degrade(DegradedBackup, takeBack()) }
 }
 
 // keptSince returns what the backup has that is newer than what Redis has of the account. A grant that was removed
@@ -71,7 +74,7 @@ func (r *Redis) keptSince(account string, stored reading) (Grant, bool) {
 	case errors.Is(err, ErrNoGrant):
 		return Grant{}, false
 	case err != nil:
-		r.degrade(redisBackup, err)
+		r.degrade(DegradedBackup, err)
 		return Grant{}, false
 	case kept.Version > stored.newest():
 		return kept, true
@@ -90,7 +93,7 @@ func (r *Redis) drop(account string) {
 	if errors.Is(err, ErrNoGrant) {
 		err = nil
 	}
-	r.degrade(redisBackup, err)
+	r.degrade(DegradedBackup, err)
 }
 
 // kept lists the accounts in the backup.
@@ -99,6 +102,6 @@ func (r *Redis) kept() []string {
 		return nil
 	}
 	accounts, err := r.backup.Accounts(context.Background())
-	r.degrade(redisBackup, err)
+	r.degrade(DegradedBackup, err)
 	return accounts
 }

@@ -61,7 +61,7 @@ func (r *Redis) write(ctx context.Context, script *redis.Script, account string,
 		few = fmt.Errorf("%d of %d replicas acknowledged a write within %s; a failover now may lose it: see to the replicas of Redis",
 			acknowledged, r.cfg.WaitReplicas, waitFor)
 	}
-	r.degrade("redis replicas", few)
+	r.degrade(DegradedReplicas, few)
 	return result, nil
 }
 
