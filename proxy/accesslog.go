@@ -17,8 +17,8 @@ import (
 	"freeagent-proxy/limiter"
 )
 
-// statusClientGone is logged, never sent: the client left before its answer (nginx's 499).
-const statusClientGone = 499
+// StatusClientGone is logged and counted, never sent: the client left before its answer (nginx's 499).
+const StatusClientGone = 499
 
 // exchange is one request and its answer: the ResponseWriter that all steps write to,
 // and what the access log says of it.

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"freeagent-proxy/proxy"
+)
+
+// counted is the counts of a configuration with a client and an account.
+func counted() *counts {
+	return newCounts(Config{
+		Accounts: map[string]AccountConfig{account: {}},
+		Clients:  map[string]ClientConfig{"billing": {}},
+	})
+}
+
+// served is a request as most are.
+func served() *proxy.Served {
+	return &proxy.Served{
+		Client: "billing", Account: account, Method: http.MethodGet, Status: http.StatusOK, Upstream: true, Attempts: 1,
+		Took: 120 * time.Millisecond, Tally: proxy.Tally{Answered: 115 * time.Millisecond},
+	}
+}
+
+// series is how many there are of a counter or histogram.
+func series(c prometheus.Collector) int {
+	all := make(chan prometheus.Metric)
+	go func() {
+		c.Collect(all)
+		close(all)
+	}()
+	n := 0
+	for range all {
+		n++
+	}
+	return n
+}
+
+// Whatever programs send, and whatever FreeAgent answers, there are so many series at most.
+func TestSeriesAreBounded(t *testing.T) {
+	t.Parallel()
+	c := counted()
+	for i := range 20_000 {
+		s := served()
+		switch i % 4 {
+		case 0:
+			s.Method = fmt.Sprint("METHOD", i)
+		case 1:
+			s.Status = i
+		case 2:
+			s.Client, s.Account = fmt.Sprint("client", i), fmt.Sprint("account", i) // as if the configuration had changed
+		case 3:
+			s.Error = fmt.Sprint("error", i)
+		}
+		c.request(s)
+	}
+	if n := series(c.requests.total); n > 70 {
+		t.Errorf("%d series of requests", n)
+	}
+	if n := len(*c.requests.known.Load()); n > 70 {
+		t.Errorf("%d kinds of requests are known", n)
+	}
+	for what, n := range map[string]int{
+		"durations": series(c.requests.duration) - 2, "waiting": series(c.requests.waiting) - 2, "upstream": series(c.requests.upstream) - 2,
+		"replays": series(c.requests.replays) - 8, "refusals": series(c.requests.refusals) - len(refusalErrors),
+	} {
+		if n > 0 {
+			t.Errorf("%d series of %s too many", n, what)
+		}
+	}
+}
+
+// Counting a request allocates nothing.
+func TestCountingAllocatesNothing(t *testing.T) {
+	c := counted()
+	plain, eventful := served(), served()
+	eventful.Attempts, eventful.Replays, eventful.Doubtful, eventful.Kept, eventful.Error = 3, proxy.Replays{Rejected: 1, Limited: 1}, true, true, refusalErrors[0]
+	for _, s := range []*proxy.Served{plain, eventful} {
+		if n := testing.AllocsPerRun(100, func() { c.request(s) }); n != 0 {
+			t.Errorf("%v allocations for a request, want none", n)
+		}
+	}
+}
+
+// What counting costs each request.
+func BenchmarkCount(b *testing.B) {
+	c, s := counted(), served()
+	b.ReportAllocs()
+	for b.Loop() {
+		c.request(s)
+	}
+}
