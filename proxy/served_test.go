@@ -132,4 +132,6 @@ func TestInFlight(t *testing.T) {
 
 type zeros struct{}
 
-func (zeros) Read(p []byte) (int, error) { return strings.NewReader(strings.Repeat("0", len(p))).Read(p) }
+func (zeros) Read(p []byte) (int, error) {
+	return strings.NewReader(strings.Repeat("0", len(p))).Read(p)
+}

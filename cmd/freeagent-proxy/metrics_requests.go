@@ -72,7 +72,7 @@ func newRequestCounts() *requestCounts {
 			"client", "account", "method", "status", "answered_by"),
 		duration: histogramVec("request_duration_seconds", "From a request's header to the end of its answer.", durationBuckets, "account", "answered_by"),
 		upstream: histogramVec("upstream_duration_seconds", "From the sending of a request's last attempt until FreeAgent's answer began.", upstreamBuckets, "account"),
-		waiting:  histogramVec("waiting_seconds", "How long a request waited for its turn, in all: for permits, tokens, and earlier writes.", waitingBuckets, "client"),
+		waiting:  histogramVec("waiting_seconds", "How long a request that was sent, or waited in vain, waited for its turn, in all: for permits, tokens, and earlier writes.", waitingBuckets, "client"),
 		replays: counterVec("replays_total", "Attempts that were sent again, by what had become of the one before: token_rejected (401), rate_limited (429), connection_failed, gateway_error (502, 503, 504).",
 			"account", "reason"),
 		doubtful: counterVec("writes_unknown_total", "Writes of which nobody knows whether FreeAgent acted on them.", "account"),
@@ -109,7 +109,7 @@ func (c *requestCounts) count(s *proxy.Served, n *names) {
 	}
 	to.total.Inc()
 	to.duration.Observe(s.Took.Seconds())
-	if s.Account != "" {
+	if s.Attempts > 0 || s.Waited > 0 { // who is refused at once must not make waits look short
 		to.waiting.Observe(s.Waited.Seconds())
 	}
 	if s.Answered > 0 {
