@@ -37,7 +37,7 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%s: %s; there are %s", what, got, all)
 		}
 	}
-	w.shows(t, dashboardQueries(t))
+	w.shows(t, readDashboard(t).queries())
 }
 
 // Redis goes while a refresh is under way, and comes back.
@@ -112,7 +112,7 @@ func flooded(t *testing.T, w *watcher) {
 	site.authorise(site.sim.Authorize("owner"))
 	s := newScraped(site)
 	w.watch(t, job, s)
-	stop := s.keepCalling(15)
+	stop := s.keepCalling(13)
 	defer stop()
 	w.fire(t, job, "QueueSlow", "OverBudget")
 	stop()
@@ -221,7 +221,7 @@ func (s *scraped) keepCalling(programs int) (stop func()) {
 				select {
 				case <-enough:
 					return
-				case <-time.After(50 * time.Millisecond):
+				case <-time.After(100 * time.Millisecond):
 				}
 			}
 		})

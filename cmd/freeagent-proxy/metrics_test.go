@@ -5,10 +5,12 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -295,4 +297,53 @@ func TestMetricsWithFileStore(t *testing.T) {
 		`requests_total{account="-",answered_by="proxy",client="unknown",method="other",status="405"}`: 2,
 		`refusals_total{error="http_request_denied"}`:                                                  2,
 	})
+}
+
+// A practice's companies go together: no subdomain is a label, and the one that has least left counts. Who waits counts for all.
+func TestMetricsOfPractice(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, "limits: {api: [{requests: 3, per: 1m}, {requests: 50, per: 1h}], max_wait: 5m}\n")
+	config := readText(t, filepath.Join(w.folder, "config.yaml"))
+	w.write("config.yaml", []byte(strings.Replace(config, "{app: main}", "{app: main, practice: true}", 1)))
+	w.authorise(w.sim.Authorize("practice"))
+	s := newScraped(w)
+	ask := func(subdomain string) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v2/company", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.Header.Set("X-Subdomain", subdomain)
+		if resp, err := s.client.Do(req); err == nil { // it may wait until the test ends
+			resp.Body.Close()
+		}
+	}
+	for _, subdomain := range []string{"one", "two", "two"} {
+		ask(subdomain)
+	}
+	s.come("two have called", map[string]float64{
+		`permits_remaining{budget="api/acme",window="1m"}`:      1,
+		`permits_remaining{budget="api/acme",window="1h"}`:      48,
+		`permits_limit{budget="api/acme",window="1h"}`:          50,
+		`permits_limit{budget="refresh/acme",window="1m"}`:      15,
+		`permits_remaining{budget="egress",window="1m"}`:        997,
+		`queue_length{budget="api/acme"}`:                       0,
+		`upstream_duration_seconds_count{account="acme"}`:       3,
+		`waiting_seconds_bucket{client="anonymous",le="0.005"}`: 3,
+	})
+	var waiting sync.WaitGroup
+	for _, subdomain := range []string{"one", "one", "one", "two", "two"} {
+		waiting.Go(func() { ask(subdomain) })
+	}
+	got := s.come("two of them wait", map[string]float64{
+		`queue_length{budget="api/acme"}`:                  2,
+		`requests_in_flight`:                               2,
+		`permits_remaining{budget="api/acme",window="1m"}`: 0,
+	})
+	for series := range got {
+		if strings.Contains(series, "one") || strings.Contains(series, "two") {
+			t.Errorf("a subdomain in %s", series)
+		}
+	}
+	t.Cleanup(waiting.Wait)
 }

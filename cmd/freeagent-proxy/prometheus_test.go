@@ -38,7 +38,7 @@ func hurried(rules string) string {
 	return regexp.MustCompile(`\[\d+[mh]\]`).ReplaceAllString(rules, "[5s]")
 }
 
-const watcherConfig = `global: {scrape_interval: 300ms, scrape_timeout: 300ms, evaluation_interval: 200ms}
+const watcherConfig = `global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 250ms}
 rule_files: [alerts.yaml]
 scrape_configs:
   - job_name: freeagent-proxy
