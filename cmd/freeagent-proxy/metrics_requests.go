@@ -38,9 +38,15 @@ type requestKind struct {
 
 // requestSeries is where a kind of request is counted.
 type requestSeries struct {
-	total                       prometheus.Counter
-	duration, upstream, waiting prometheus.Observer
-	doubtful, kept              prometheus.Counter
+	total    prometheus.Counter
+	duration prometheus.Observer
+	account  *accountSeries // nil: it came to none
+}
+
+// accountSeries is what can only be of a request that came to an account.
+type accountSeries struct {
+	upstream, waiting prometheus.Observer
+	doubtful, kept    prometheus.Counter
 
 	rejected, limited, connection, gateway prometheus.Counter // replays
 }
@@ -109,6 +115,15 @@ func (c *requestCounts) count(s *proxy.Served, n *names) {
 	}
 	to.total.Inc()
 	to.duration.Observe(s.Took.Seconds())
+	if refused := c.refused[s.Error]; refused != nil {
+		refused.Inc()
+	}
+	if to.account != nil {
+		to.account.count(s)
+	}
+}
+
+func (to *accountSeries) count(s *proxy.Served) {
 	if s.Attempts > 0 || s.Waited > 0 { // who is refused at once must not make waits look short
 		to.waiting.Observe(s.Waited.Seconds())
 	}
@@ -116,7 +131,10 @@ func (c *requestCounts) count(s *proxy.Served, n *names) {
 		to.upstream.Observe(s.Answered.Seconds())
 	}
 	if s.Attempts > 1 {
-		to.replayed(s.Replays)
+		to.rejected.Add(float64(s.Replays.Rejected))
+		to.limited.Add(float64(s.Replays.Limited))
+		to.connection.Add(float64(s.Replays.Connection))
+		to.gateway.Add(float64(s.Replays.Gateway))
 	}
 	if s.Doubtful {
 		to.doubtful.Inc()
@@ -124,16 +142,6 @@ func (c *requestCounts) count(s *proxy.Served, n *names) {
 	if s.Kept {
 		to.kept.Inc()
 	}
-	if refused := c.refused[s.Error]; refused != nil {
-		refused.Inc()
-	}
-}
-
-func (s *requestSeries) replayed(r proxy.Replays) {
-	s.rejected.Add(float64(r.Rejected))
-	s.limited.Add(float64(r.Limited))
-	s.connection.Add(float64(r.Connection))
-	s.gateway.Add(float64(r.Gateway))
 }
 
 // open finds the series of a kind, and keeps it if there are so many kinds at most as the configuration makes.
@@ -146,8 +154,23 @@ func (c *requestCounts) open(kind requestKind, n *names) *requestSeries {
 		answeredBy = "upstream"
 	}
 	s := &requestSeries{
-		total:      c.total.WithLabelValues(client, account, kind.method, statusLabel(kind.status), answeredBy),
-		duration:   c.duration.WithLabelValues(account, answeredBy),
+		total:    c.total.WithLabelValues(client, account, kind.method, statusLabel(kind.status), answeredBy),
+		duration: c.duration.WithLabelValues(account, answeredBy),
+	}
+	if account != noAccount {
+		s.account = c.account(client, account)
+	}
+	named := client == kind.client || kind.client == ""
+	if named && (account == kind.account || kind.account == "") && statusLabel(kind.status) != other {
+		known := maps.Clone(*c.known.Load())
+		known[kind] = s
+		c.known.Store(&known)
+	}
+	return s
+}
+
+func (c *requestCounts) account(client, account string) *accountSeries {
+	return &accountSeries{
 		upstream:   c.upstream.WithLabelValues(account),
 		waiting:    c.waiting.WithLabelValues(client),
 		doubtful:   c.doubtful.WithLabelValues(account),
@@ -157,13 +180,6 @@ func (c *requestCounts) open(kind requestKind, n *names) *requestSeries {
 		connection: c.replays.WithLabelValues(account, replayConnection),
 		gateway:    c.replays.WithLabelValues(account, replayGateway),
 	}
-	named := client == kind.client || kind.client == ""
-	if named && (account == kind.account || kind.account == "") && statusLabel(kind.status) != other {
-		known := maps.Clone(*c.known.Load())
-		known[kind] = s
-		c.known.Store(&known)
-	}
-	return s
 }
 
 // knownMethod is a method that FreeAgent's API has, or "other". The proxy refuses the others.
