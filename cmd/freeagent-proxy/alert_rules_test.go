@@ -42,9 +42,9 @@ func alertRules(t *testing.T) map[string]alertRule {
 // The alerts do in Prometheus's own unit tests what they should, each of them.
 func TestAlertRules(t *testing.T) {
 	t.Parallel()
-	check(t, "check", "rules", rulesPath)
+	check(t, "", "check", "rules", rulesPath)
 	const tests = "../../deploy/prometheus/alerts_test.yaml"
-	check(t, "test", "rules", tests)
+	check(t, "", "test", "rules", tests)
 	stories := readText(t, tests)
 	for name, rule := range alertRules(t) {
 		if !strings.Contains(stories, fmt.Sprintf("ALERTS{alertname=%q,", rule.Alert)) {

@@ -93,7 +93,7 @@ func pausedByFreeAgent(t *testing.T, w *watcher) {
 	site.authorise(site.sim.Authorize("owner"))
 	s := newScraped(site)
 	w.watch(t, job, s)
-	fault(t, site.sim, simulator.Fault{Match: simulator.Match{Times: 1}, Kind: simulator.FaultRateLimited, RetryAfter: 6})
+	fault(t, site.sim, simulator.Fault{Match: simulator.Match{Times: 1}, Kind: simulator.FaultRateLimited, RetryAfter: 10})
 	calling := inBackground(func() { s.call() })
 	w.fire(t, job, "BudgetPaused", "BudgetShrunk")
 	calling.Wait()
@@ -108,7 +108,7 @@ func flooded(t *testing.T, w *watcher) {
 	site.authorise(site.sim.Authorize("owner"))
 	s := newScraped(site)
 	w.watch(t, job, s)
-	stop := s.keepCalling(13)
+	stop := again(13, func() { s.call() })
 	defer stop()
 	w.fire(t, job, "QueueSlow", "OverBudget")
 	stop()
@@ -126,10 +126,12 @@ func troubleUpstream(t *testing.T, w *watcher) {
 	w.watch(t, job, s)
 	fault(t, site.sim, simulator.Fault{Match: simulator.Match{PathPrefix: "/v2/company"}, Kind: simulator.FaultStatus, Status: 500})
 	fault(t, site.sim, simulator.Fault{Match: simulator.Match{Method: "POST"}, Kind: simulator.FaultDrop, After: true})
-	stop := s.keepCalling(1)
+	stop := again(1, func() {
+		s.call()
+		s.post("/v2/contacts", "{}")
+		s.post("/v2/attachments", strings.Repeat(" ", 2<<20)) // more than stays in memory
+	})
 	defer stop()
-	s.post("/v2/contacts", "{}")
-	s.post("/v2/attachments", strings.Repeat(" ", 2<<20)) // more than stays in memory
 	alerts := []string{"UpstreamErrors", "UnknownWrites", "InternalErrors"}
 	w.fire(t, job, alerts...)
 	site.sim.ClearFaults()
@@ -206,14 +208,14 @@ func (s *secured) watched(port string) (*process, *scraped) {
 	return p, &scraped{s.t, s.client(false), url, "http://" + addresses[len(addresses)-1]}
 }
 
-// keepCalling lets so many programs call, again and again.
-func (s *scraped) keepCalling(programs int) (stop func()) {
+// again lets so many programs do something, again and again.
+func again(programs int, do func()) (stop func()) {
 	enough := make(chan struct{})
 	var running sync.WaitGroup
 	for range programs {
 		running.Go(func() {
 			for {
-				s.call()
+				do()
 				select {
 				case <-enough:
 					return

@@ -2,7 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +75,26 @@ func TestSeriesAreBounded(t *testing.T) {
 	} {
 		if n > 0 {
 			t.Errorf("%d series of %s too many", n, what)
+		}
+	}
+}
+
+// The errors that are counted are those that a refusal may name, and docs/metrics.md lists.
+func TestRefusalErrors(t *testing.T) {
+	t.Parallel()
+	named := map[string]bool{}
+	for _, path := range []string{"../../proxy/refuse.go", "../../proxy/idempotency_refuse.go"} {
+		for _, found := range regexp.MustCompile(`"([a-z]+(?:_[a-z]+)+)"`).FindAllStringSubmatch(readText(t, path), -1) {
+			named[found[1]] = true
+		}
+	}
+	delete(named, "request_id") // of a line of the log
+	if got, want := slices.Sorted(maps.Keys(named)), slices.Sorted(slices.Values(refusalErrors)); !slices.Equal(got, want) {
+		t.Errorf("refusals name %s, counted are %s", got, want)
+	}
+	for _, e := range refusalErrors {
+		if !strings.Contains(readText(t, metricsPath), "`"+e+"`") {
+			t.Errorf("docs/metrics.md does not list %s", e)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -198,10 +197,8 @@ func (s *scraped) documented(more string) {
 	for _, p := range problems {
 		s.t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	check := exec.Command(promtool, "check", "metrics")
-	check.Stdin = strings.NewReader(text)
-	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
-		s.t.Errorf("promtool check metrics: %v: %s", err, out)
+	if out := check(s.t, text, "check", "metrics"); out != "" {
+		s.t.Errorf("promtool check metrics: %s", out)
 	}
 	var got, want []string
 	for _, family := range regexp.MustCompile(`(?m)^# TYPE (freeagent_proxy_\S+) (\S+)\n\S+?(?:\{(\S*)\})? `).FindAllStringSubmatch(text, -1) {

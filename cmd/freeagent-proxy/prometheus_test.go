@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	promtool  = "promtool"
-	rulesPath = "../../deploy/prometheus/alerts.yaml"
+	rulesPath    = "../../deploy/prometheus/alerts.yaml"
+	howToInstall = "`.ci/install-tools prometheus promtool` installs it"
 )
 
 // watcher is a real Prometheus that watches a test's proxies by the rules of deploy/prometheus, in a hurry.
@@ -35,7 +35,8 @@ type watcher struct {
 // over an hour is looked at over seconds.
 func hurried(rules string) string {
 	rules = regexp.MustCompile(`for: \d+[mh]`).ReplaceAllString(rules, "for: 500ms")
-	return regexp.MustCompile(`\[\d+[mh]\]`).ReplaceAllString(rules, "[5s]")
+	rules = strings.ReplaceAll(rules, "[1h]", "[8s]") // of what happens once
+	return regexp.MustCompile(`\[\d+m\]`).ReplaceAllString(rules, "[5s]")
 }
 
 const watcherConfig = `global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 250ms}
@@ -67,7 +68,7 @@ func newWatcher(t *testing.T) *watcher {
 	p := prepare(w.folder, []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1"}, "prometheus", "--config.file=prometheus.yaml",
 		"--storage.tsdb.path=data", "--web.listen-address="+address, "--log.level=warn")
 	if err := p.begin(); err != nil {
-		t.Fatalf("%v; .ci/install-tools prometheus promtool installs it", err)
+		t.Fatalf("%v; %s", err, howToInstall)
 	}
 	t.Cleanup(p.kill)
 	eventually(t, "Prometheus at "+address, func() bool {
@@ -187,10 +188,14 @@ func (w *watcher) note(where map[string]bool, alerts []string) {
 	}
 }
 
-// check runs promtool.
-func check(t *testing.T, args ...string) {
+// check runs promtool, and returns what it prints.
+func check(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
-	if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
-		t.Errorf("promtool %s: %v: %s", strings.Join(args, " "), err, out)
+	cmd := exec.Command("promtool", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool %s: %v: %s; %s", strings.Join(args, " "), err, out, howToInstall)
 	}
+	return string(out)
 }
