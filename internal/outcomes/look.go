@@ -54,8 +54,11 @@ func (b *Book) ask(ctx context.Context) {
 		return
 	}
 	name.Key = rand.Text() // nobody's: it is begun and forgotten
-	if c, _, err := b.Begin(ctx, name, Fingerprint{}); err == nil {
+	switch c, _, err := b.Begin(ctx, name, Fingerprint{}); {
+	case err == nil:
 		c.Drop()
+	case errors.Is(err, ErrFull): // so the store can tell
+		b.note(nil)
 	}
 }
 
