@@ -13,7 +13,8 @@ import (
 )
 
 // requestCounts is what became of requests. The series of a kind of request are looked up by their labels once; from then
-// on they are found in a map that nobody changes, only replaces: no lock, and nothing is allocated.
+// on they are found in two maps that nobody changes, only replaces: no lock, and nothing is allocated. The first is by who
+// asked for what, the second by what was answered.
 type requestCounts struct {
 	total    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -25,22 +26,30 @@ type requestCounts struct {
 	refusals *prometheus.CounterVec
 
 	refused map[string]prometheus.Counter // by error
-	known   atomic.Pointer[map[requestKind]*requestSeries]
-	mu      sync.Mutex // held by who replaces it
+	callers atomic.Pointer[map[caller]*callerSeries]
+	mu      sync.Mutex // held by who replaces a map
 }
 
-// requestKind is what the labels tell apart.
-type requestKind struct {
-	client, account, method string
-	status                  int
-	upstream                bool
+// caller is who asked, and for which account.
+type caller struct{ client, account string }
+
+// callerSeries is where the requests of a caller are counted.
+type callerSeries struct {
+	caller                 // as the labels name it
+	series  *accountSeries // nil: it came to none
+	answers atomic.Pointer[map[answerKind]*answerSeries]
 }
 
-// requestSeries is where a kind of request is counted.
-type requestSeries struct {
+// answerKind is what the labels tell apart of a caller's requests.
+type answerKind struct {
+	method   string
+	status   int
+	upstream bool
+}
+
+type answerSeries struct {
 	total    prometheus.Counter
 	duration prometheus.Observer
-	account  *accountSeries // nil: it came to none
 }
 
 // accountSeries is what can only be of a request that came to an account.
@@ -89,7 +98,7 @@ func newRequestCounts() *requestCounts {
 	for _, e := range refusalErrors {
 		c.refused[e] = c.refusals.WithLabelValues(e)
 	}
-	c.known.Store(&map[requestKind]*requestSeries{})
+	c.callers.Store(&map[caller]*callerSeries{})
 	return c
 }
 
@@ -108,18 +117,22 @@ func (c *requestCounts) begin(account string) {
 
 // count counts a request.
 func (c *requestCounts) count(s *proxy.Served, n *names) {
-	kind := requestKind{s.Client, s.Account, knownMethod(s.Method), s.Status, s.Upstream}
-	to := (*c.known.Load())[kind]
+	from := (*c.callers.Load())[caller{s.Client, s.Account}]
+	if from == nil {
+		from = c.meet(caller{s.Client, s.Account}, n)
+	}
+	kind := answerKind{knownMethod(s.Method), s.Status, s.Upstream}
+	to := (*from.answers.Load())[kind]
 	if to == nil {
-		to = c.open(kind, n)
+		to = c.open(from, kind)
 	}
 	to.total.Inc()
 	to.duration.Observe(s.Took.Seconds())
 	if refused := c.refused[s.Error]; refused != nil {
 		refused.Inc()
 	}
-	if to.account != nil {
-		to.account.count(s)
+	if from.series != nil {
+		from.series.count(s)
 	}
 }
 
@@ -144,42 +157,55 @@ func (to *accountSeries) count(s *proxy.Served) {
 	}
 }
 
-// open finds the series of a kind, and keeps it if there are so many kinds at most as the configuration makes.
-func (c *requestCounts) open(kind requestKind, n *names) *requestSeries {
+// meet makes what a caller's requests are counted in, and keeps it if the configuration knows the caller.
+func (c *requestCounts) meet(who caller, n *names) *callerSeries {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	client, account := n.client(kind.client), n.account(kind.account)
+	from := &callerSeries{caller: caller{n.client(who.client), n.account(who.account)}}
+	from.answers.Store(&map[answerKind]*answerSeries{})
+	if from.account != noAccount {
+		from.series = c.account(from.caller)
+	}
+	if (from.client == who.client || who.client == "") && (from.account == who.account || who.account == "") {
+		callers := maps.Clone(*c.callers.Load())
+		callers[who] = from
+		c.callers.Store(&callers)
+	}
+	return from
+}
+
+func (c *requestCounts) account(who caller) *accountSeries {
+	return &accountSeries{
+		upstream:   c.upstream.WithLabelValues(who.account),
+		waiting:    c.waiting.WithLabelValues(who.client),
+		doubtful:   c.doubtful.WithLabelValues(who.account),
+		kept:       c.kept.WithLabelValues(who.account),
+		rejected:   c.replays.WithLabelValues(who.account, replayRejected),
+		limited:    c.replays.WithLabelValues(who.account, replayLimited),
+		connection: c.replays.WithLabelValues(who.account, replayConnection),
+		gateway:    c.replays.WithLabelValues(who.account, replayGateway),
+	}
+}
+
+// open makes the series of a kind of answer, and keeps them if the status has a name: there are not many of those.
+func (c *requestCounts) open(from *callerSeries, kind answerKind) *answerSeries {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	answeredBy := "proxy"
 	if kind.upstream {
 		answeredBy = "upstream"
 	}
-	s := &requestSeries{
-		total:    c.total.WithLabelValues(client, account, kind.method, statusLabel(kind.status), answeredBy),
-		duration: c.duration.WithLabelValues(account, answeredBy),
+	status := statusLabel(kind.status)
+	to := &answerSeries{
+		total:    c.total.WithLabelValues(from.client, from.account, kind.method, status, answeredBy),
+		duration: c.duration.WithLabelValues(from.account, answeredBy),
 	}
-	if account != noAccount {
-		s.account = c.account(client, account)
+	if status != other {
+		answers := maps.Clone(*from.answers.Load())
+		answers[kind] = to
+		from.answers.Store(&answers)
 	}
-	named := client == kind.client || kind.client == ""
-	if named && (account == kind.account || kind.account == "") && statusLabel(kind.status) != other {
-		known := maps.Clone(*c.known.Load())
-		known[kind] = s
-		c.known.Store(&known)
-	}
-	return s
-}
-
-func (c *requestCounts) account(client, account string) *accountSeries {
-	return &accountSeries{
-		upstream:   c.upstream.WithLabelValues(account),
-		waiting:    c.waiting.WithLabelValues(client),
-		doubtful:   c.doubtful.WithLabelValues(account),
-		kept:       c.kept.WithLabelValues(account),
-		rejected:   c.replays.WithLabelValues(account, replayRejected),
-		limited:    c.replays.WithLabelValues(account, replayLimited),
-		connection: c.replays.WithLabelValues(account, replayConnection),
-		gateway:    c.replays.WithLabelValues(account, replayGateway),
-	}
+	return to
 }
 
 // knownMethod is a method that FreeAgent's API has, or "other". The proxy refuses the others.

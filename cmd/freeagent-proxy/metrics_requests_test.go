@@ -66,8 +66,12 @@ func TestSeriesAreBounded(t *testing.T) {
 	if n := series(c.requests.total); n > 70 {
 		t.Errorf("%d series of requests", n)
 	}
-	if n := len(*c.requests.known.Load()); n > 70 {
-		t.Errorf("%d kinds of requests are known", n)
+	kept := 0
+	for _, from := range *c.requests.callers.Load() {
+		kept += 1 + len(*from.answers.Load())
+	}
+	if kept > 70 {
+		t.Errorf("%d kinds of requests are kept", kept)
 	}
 	for what, n := range map[string]int{
 		"durations": series(c.requests.duration) - 2, "waiting": series(c.requests.waiting) - 1, "upstream": series(c.requests.upstream) - 1,
