@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -194,8 +195,11 @@ func check(t *testing.T, stdin string, args ...string) string {
 	cmd := exec.Command("promtool", args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("promtool %s: %v: %s; %s", strings.Join(args, " "), err, out, howToInstall)
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		t.Errorf("%v; %s", err, howToInstall)
+	case err != nil:
+		t.Errorf("promtool %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
