@@ -12,7 +12,7 @@ build: ## bin/freeagent-proxy, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/freeagent-proxy ./cmd/freeagent-proxy
 
 test: ## all tests; installs the programs that they need
-	@.ci/install-tools gcc curl git nc redis-server redis-sentinel chromium wget lwp-request ruby php javac python3 node
+	@.ci/install-tools gcc curl git nc redis-server redis-sentinel chromium wget lwp-request ruby php javac python3 node prometheus promtool
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=10m ./...
 
 lint: ## formatting, vet, staticcheck, go.mod

@@ -17,8 +17,8 @@ import (
 	"freeagent-proxy/limiter"
 )
 
-// statusClientGone is logged, never sent: the client left before its answer (nginx's 499).
-const statusClientGone = 499
+// StatusClientGone is logged and counted, never sent: the client left before its answer (nginx's 499).
+const StatusClientGone = 499
 
 // exchange is one request and its answer: the ResponseWriter that all steps write to,
 // and what the access log says of it.
@@ -37,6 +37,7 @@ type exchange struct {
 	rateLimit *rateLimit       // what the client is told of them
 	reason    string           // why we refused, or how the transfer ended
 	status    int              // 0 until the header is written
+	took      time.Duration    // until the end of the answer; known when it is logged
 	waited    time.Duration    // for permits and tokens
 	attempts  int
 	keyed     *keyed // nil: it has no idempotency key
@@ -111,6 +112,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if x.reason == "" && !isRead(x.method) && presence(r).Err() != nil {
 		x.reason = "client had left, or closed its half of the connection, before the answer"
 	}
+	x.took = time.Since(x.began)
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
@@ -139,7 +141,7 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("method", x.method)
 	line.AddString("path", x.path)
 	line.AddInt("status", x.status)
-	line.AddInt64("duration_ms", time.Since(x.began).Milliseconds())
+	line.AddInt64("duration_ms", x.took.Milliseconds())
 	line.AddInt64("waited_ms", x.waited.Milliseconds())
 	line.AddInt("attempts", x.attempts)
 	line.AddString("answered_by", answeredBy)

@@ -49,6 +49,9 @@ func BudgetAccount(key string) (account string, ok bool) {
 	return account, ok
 }
 
+// BudgetIsShare reports whether a budget is the part of another one that a client may use.
+func BudgetIsShare(key string) bool { return strings.Contains(key, clientPart) }
+
 // EgressBudget is the budget of everything that leaves for FreeAgent, with some permits
 // left to requests of less headroom.
 func EgressBudget(windows []limiter.Window, headroom int) limiter.Budget {

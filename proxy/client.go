@@ -11,8 +11,8 @@ import (
 
 // Names that no configured client has.
 const (
-	anonymous = "anonymous" // everyone who may connect, if no clients are configured
-	operator  = "operator"  // who comes in at the operator's own entrance
+	Anonymous = "anonymous" // everyone who may connect, if no clients are configured
+	Operator  = "operator"  // who comes in at the operator's own entrance
 )
 
 // Self is the name of another one: the proxy, which asks FreeAgent something itself; see ForSelf.

@@ -32,7 +32,7 @@ type network struct {
 
 func (p *Proxy) openClients(named []Client) {
 	p.clients = clients{
-		operator:      p.openClient(Client{Name: operator, Weight: 1, MaxWait: p.config.MaxWait}),
+		operator:      p.openClient(Client{Name: Operator, Weight: 1, MaxWait: p.config.MaxWait}),
 		named:         make(map[string]*client),
 		byKey:         make(map[[sha256.Size]byte]*client),
 		byCertificate: make(map[string]*client),
@@ -40,7 +40,7 @@ func (p *Proxy) openClients(named []Client) {
 		standIns:      p.standIns,
 	}
 	if len(named) == 0 {
-		p.clients.anonymous = p.openClient(Client{Name: anonymous, MaxWait: p.config.MaxWait})
+		p.clients.anonymous = p.openClient(Client{Name: Anonymous, MaxWait: p.config.MaxWait})
 	}
 	for _, c := range named {
 		opened := p.openClient(c)

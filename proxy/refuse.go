@@ -121,7 +121,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	}
 	f.write(x, r, p.config.Limiter)
 	if errors.Is(err, errClientGone) {
-		x.status = statusClientGone
+		x.status = StatusClientGone
 	}
 }
 

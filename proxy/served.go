@@ -60,7 +60,7 @@ func (p *Proxy) tell(x *exchange) {
 		return
 	}
 	x.served = Served{
-		Began: x.began, Took: time.Since(x.began), Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
+		Began: x.began, Took: x.took, Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
 		Method: x.method, Path: x.path, Status: x.status, Upstream: x.upstream, Reason: x.reason, Attempts: x.attempts,
 		Tally: x.tally,
 	}

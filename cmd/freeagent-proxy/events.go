@@ -46,6 +46,7 @@ func observeTokens(log logbook) func(tokens.Event) {
 // observeStore logs what does not work in Redis although nothing fails because of it.
 func observeStore(log logbook) func(string, error) {
 	return func(what string, err error) {
+		log.counts.degraded.set(storePart(what), err != nil)
 		if err == nil {
 			log.Info("the store is whole again", zap.String("part", what))
 			return
@@ -57,6 +58,7 @@ func observeStore(log logbook) func(string, error) {
 // observeOutcomes tells whether what became of writes with an Idempotency-Key can be stored.
 func observeOutcomes(log logbook) func(error) {
 	return func(err error) {
+		log.counts.degraded.set(partIdempotency, err != nil)
 		if err == nil {
 			log.Info("writes with an Idempotency-Key are served again; all outcomes are stored")
 			return
@@ -93,6 +95,7 @@ func observeLimiter(log logbook) func(limiter.Event) {
 // observeTurns tells when writes that happen one at a time do so in each process only.
 func observeTurns(log logbook) func(error) {
 	return func(err error) {
+		log.counts.degraded.set(partOneAtATime, err != nil)
 		if err == nil {
 			log.Info("writes happen one at a time over all processes again")
 			return

@@ -58,6 +58,7 @@ func (s *server) bindPrograms() error {
 	if err != nil {
 		return err
 	}
+	s.certificates = certificates
 	if s.cfg.Inherited.given() && !slices.ContainsFunc(s.cfg.Listen, isInherited) {
 		s.log.Warn("systemd passed sockets that nobody listens on; write systemd into listen, or disable the socket unit")
 	}
@@ -105,7 +106,9 @@ func (s *server) addPrograms(listener net.Listener, handler http.Handler, certif
 	if secure {
 		server.TLSConfig = certificates.config()
 	}
-	s.add(s.bounded(listener, server, most), server)
+	gate := s.bounded(listener, server, most)
+	s.gates = append(s.gates, gate)
+	s.add(gate, server)
 	s.log.Info("serving programs", append(about, zap.String("listen", listener.Addr().String()), zap.Bool("tls", secure))...)
 }
 

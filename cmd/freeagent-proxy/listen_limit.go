@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,11 +18,13 @@ import (
 type gate struct {
 	net.Listener
 	server *http.Server
-	open   chan struct{} // holds one for each open connection
+	open   chan struct{} // holds one for each open connection, and one for the next
 	closed chan struct{}
 	once   sync.Once
 	log    *zap.Logger
 	warned time.Time // used by Accept alone
+
+	connected atomic.Int64 // open connections
 }
 
 // defaultConnections is how many connections each listener may have if nothing else is configured.
@@ -62,6 +65,7 @@ func (s *server) bounded(listener net.Listener, server *http.Server, most int) *
 	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
+			g.connected.Add(-1)
 			<-g.open
 		}
 	}
@@ -76,8 +80,10 @@ func (g *gate) Accept() (net.Conn, error) {
 	conn, err := g.Listener.Accept()
 	if err != nil {
 		<-g.open
+		return nil, err
 	}
-	return conn, err
+	g.connected.Add(1)
+	return conn, nil
 }
 
 func (g *gate) enter() error {

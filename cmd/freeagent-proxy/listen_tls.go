@@ -140,6 +140,14 @@ func (c *certificates) latest() *tls.Config {
 	return c.current
 }
 
+// end is when the certificate that is shown ends; zero: there is none.
+func (c *certificates) end() time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	return c.latest().Certificates[0].Leaf.NotAfter
+}
+
 // stat looks at the files; one that is missing is nil.
 func (c ServerTLSConfig) stat() (infos [3]os.FileInfo) {
 	for i, path := range []string{c.Cert, c.Key, c.ClientCA} {

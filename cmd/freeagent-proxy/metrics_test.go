@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,13 +171,25 @@ func TestMetricsWithRedis(t *testing.T) {
 		`refreshes_total{account="acme",outcome="refused"}`: 1,
 		`refreshes_total{account="acme",outcome="ok"}`:      1,
 	})
-	s.documented()
+	secure := newSimulated(t, simNoLimits, noLimits+"tls: {cert: cert.pem, key: key.pem}\n") // what there is with TLS only
+	certificate := newAuthority(t, "tests").issue("proxy", time.Hour)
+	secure.write("cert.pem", certificate.cert)
+	secure.write("key.pem", certificate.key)
+	s.documented(newScraped(secure).family("certificate_expires_timestamp_seconds"))
 }
 
-// documented compares the metrics that there are with the table that says so, and lets Prometheus's own linter look at them.
-func (s *scraped) documented() {
+// family is the text of one metric.
+func (s *scraped) family(name string) string {
 	s.t.Helper()
-	text := s.text()
+	found := regexp.MustCompile(`(?m)^# HELP freeagent_proxy_` + name + ` .*\n(.+\n)+?(# HELP|\z)`).FindString(s.text())
+	return strings.TrimSuffix(found, "# HELP")
+}
+
+// documented compares the metrics that there are, and more, with the tables that say so, and lets Prometheus's own linter look
+// at them.
+func (s *scraped) documented(more string) {
+	s.t.Helper()
+	text := s.text() + more
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {
 		s.t.Errorf("/metrics cannot be parsed: %v\n%s", err, text)
@@ -183,11 +197,16 @@ func (s *scraped) documented() {
 	for _, p := range problems {
 		s.t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+	if out := check(s.t, text, "check", "metrics"); out != "" {
+		s.t.Errorf("promtool check metrics: %s", out)
+	}
 	var got, want []string
 	for _, family := range regexp.MustCompile(`(?m)^# TYPE (freeagent_proxy_\S+) (\S+)\n\S+?(?:\{(\S*)\})? `).FindAllStringSubmatch(text, -1) {
 		var labels []string
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(family[3], -1) {
-			labels = append(labels, label[1])
+			if label[1] != "le" { // a histogram's buckets have it
+				labels = append(labels, label[1])
+			}
 		}
 		slices.Sort(labels)
 		got = append(got, fmt.Sprint(family[1], " ", family[2], " ", labels))
@@ -231,9 +250,97 @@ func TestMetricsWithFileStore(t *testing.T) {
 	if got := s.call(); got != http.StatusOK {
 		t.Errorf("status %d after a pause, want 200", got)
 	}
-	s.come("paused", map[string]float64{
+	got = s.come("paused", map[string]float64{
 		`budget_pauses_total{budget="api/acme"}`: 1,
 		`budget_shrunk_total{budget="api/acme"}`: 1,
 		`budget_pauses_total{budget="egress"}`:   0,
+		`budget_paused{budget="api/acme"}`:       0,
+		`budget_fraction{budget="egress"}`:       1,
+
+		`requests_total{account="acme",answered_by="upstream",client="anonymous",method="GET",status="200"}`: 1,
+
+		`request_duration_seconds_count{account="acme",answered_by="upstream"}`: 1,
+		`upstream_duration_seconds_count{account="acme"}`:                       1,
+		`upstream_duration_seconds_bucket{account="acme",le="1"}`:               1,
+		`waiting_seconds_bucket{client="anonymous",le="0.5"}`:                   0,
+		`waiting_seconds_count{client="anonymous"}`:                             1,
+		`replays_total{account="acme",reason="rate_limited"}`:                   1,
+		`replays_total{account="acme",reason="token_rejected"}`:                 0,
+		`refusals_total{error="http_request_denied"}`:                           0,
+		`requests_in_flight`:                           0,
+		`queue_length{budget="api/acme"}`:              0,
+		`max_wait_seconds{client="anonymous"}`:         60,
+		`permits_limit{budget="api/acme",window="1s"}`: 100000,
+		`account_state{account="acme",state="ok"}`:     1,
+		`ready`:             1,
+		`body_spills_total`: 0,
 	})
+	if got := got[`budget_fraction{budget="api/acme"}`]; got < 0.2 || got > 0.3 {
+		t.Errorf("%v of the budget is ours, want a fifth and a little", got)
+	}
+	// Who is not let in, and what is no method, make no series of their own.
+	for _, method := range []string{"BREW", "PROPFIND"} {
+		req, err := http.NewRequest(method, s.url+"/v2/company", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := s.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	s.come("refused", map[string]float64{
+		`requests_total{account="-",answered_by="proxy",client="unknown",method="other",status="405"}`: 2,
+		`refusals_total{error="http_request_denied"}`:                                                  2,
+	})
+}
+
+// A practice's companies go together: no subdomain is a label, and the one that has least left counts. Who waits counts for all.
+func TestMetricsOfPractice(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, "limits: {api: [{requests: 3, per: 1m}, {requests: 50, per: 1h}], max_wait: 5m}\n")
+	config := readText(t, filepath.Join(w.folder, "config.yaml"))
+	w.write("config.yaml", []byte(strings.Replace(config, "{app: main}", "{app: main, practice: true}", 1)))
+	w.authorise(w.sim.Authorize("practice"))
+	s := newScraped(w)
+	ask := func(subdomain string) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v2/company", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.Header.Set("X-Subdomain", subdomain)
+		if resp, err := s.client.Do(req); err == nil { // it may wait until the test ends
+			resp.Body.Close()
+		}
+	}
+	for _, subdomain := range []string{"one", "two", "two"} {
+		ask(subdomain)
+	}
+	s.come("two have called", map[string]float64{
+		`permits_remaining{budget="api/acme",window="1m"}`:      1,
+		`permits_remaining{budget="api/acme",window="1h"}`:      48,
+		`permits_limit{budget="api/acme",window="1h"}`:          50,
+		`permits_limit{budget="refresh/acme",window="1m"}`:      15,
+		`permits_remaining{budget="egress",window="1m"}`:        997,
+		`queue_length{budget="api/acme"}`:                       0,
+		`upstream_duration_seconds_count{account="acme"}`:       3,
+		`waiting_seconds_bucket{client="anonymous",le="0.005"}`: 3,
+	})
+	var waiting sync.WaitGroup
+	for _, subdomain := range []string{"one", "one", "one", "two", "two"} {
+		waiting.Go(func() { ask(subdomain) })
+	}
+	got := s.come("two of them wait", map[string]float64{
+		`queue_length{budget="api/acme"}`:                  2,
+		`requests_in_flight`:                               2,
+		`permits_remaining{budget="api/acme",window="1m"}`: 0,
+	})
+	for series := range got {
+		if strings.Contains(series, "one") || strings.Contains(series, "two") {
+			t.Errorf("a subdomain in %s", series)
+		}
+	}
+	t.Cleanup(waiting.Wait)
 }

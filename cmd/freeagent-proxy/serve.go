@@ -80,6 +80,7 @@ type server struct {
 		UsedBy(b limiter.Budget) []map[string]int
 		PausedUntil(key string) time.Time
 		Waiting(key string) int
+		Standings() []limiter.Standing
 		Close() error
 	}
 	turns interface {
@@ -92,7 +93,10 @@ type server struct {
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
 	admin   net.Addr // of the operator's listener
+	gates   []*gate  // of those for programs
 	ready   readiness
+
+	certificates *certificates // that programs are shown; nil: no TLS
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
 
@@ -174,7 +178,7 @@ func (s *server) refreshPermit(ctx context.Context, account string) (sent, relea
 	}
 	permit, err := s.limiter.Take(ctx, limiter.Request{
 		Budgets: []limiter.Budget{
-			{Key: "refresh/" + account, Windows: windows(s.cfg.Limits.Refresh)},
+			refreshBudget(account, windows(s.cfg.Limits.Refresh)),
 			proxy.EgressBudget(windows(s.cfg.Limits.Egress), 0),
 		},
 		Client:  "refresh",
@@ -184,6 +188,11 @@ func (s *server) refreshPermit(ctx context.Context, account string) (sent, relea
 		return nil, nil, err
 	}
 	return permit.Sent, permit.Release, nil
+}
+
+// refreshBudget is the budget of an account's token requests.
+func refreshBudget(account string, windows []limiter.Window) limiter.Budget {
+	return limiter.Budget{Key: "refresh/" + account, Windows: windows}
 }
 
 func windows(configured []WindowConfig) []limiter.Window {
@@ -267,6 +276,7 @@ func (s *server) newProxy() *proxy.Proxy {
 // served tells all who count or report what became of a request. It is called for each of them: nothing may wait, or allocate.
 func (s *server) served(r *proxy.Served) {
 	s.incidents.served(r)
+	s.log.counts.request(r)
 }
 
 // rateLimitTest is what FreeAgent allows who sends X-RateLimit-Test (https://dev.freeagent.com/docs/introduction).

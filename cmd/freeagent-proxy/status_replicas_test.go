@@ -20,9 +20,9 @@ func TestStatusOfReplicas(t *testing.T) {
 	w := newShared(t, simulator.Config{Enforcement: simulator.EnforceOff}, "redis://"+redistest.Start(t).Addr(),
 		"limits: {api: [{requests: 1000, per: 5m}], max_wait: 4m}\n"+twoClients())
 	w.authorise(w.sim.Authorize("owner"))
-	var all []*watched
+	var all []*observed
 	for range 3 {
-		all = append(all, newWatched(w))
+		all = append(all, newObserved(w))
 	}
 	alive := func(n int) {
 		t.Helper()
@@ -85,7 +85,7 @@ func TestStatusOfReplicas(t *testing.T) {
 			t.Errorf("replica %d has %d that wait, want %d", i, a.Queue, want)
 		}
 	}
-	late := newWatched(w)
+	late := newObserved(w)
 	all = append(all, late)
 	alive(4)
 	all = all[3:]

@@ -18,24 +18,24 @@ import (
 	"freeagent-proxy/internal/simulator"
 )
 
-// watched is a proxy whose operator looks at it.
-type watched struct {
+// observed is a proxy whose operator looks at it.
+type observed struct {
 	*world
 	url, admin string
 }
 
-func newWatched(w *world) *watched {
+func newObserved(w *world) *observed {
 	w.t.Helper()
 	p, url := w.serve()
 	addresses, err := p.listening()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return &watched{w, url, "http://" + addresses[len(addresses)-1]}
+	return &observed{w, url, "http://" + addresses[len(addresses)-1]}
 }
 
 // look is the answer of /api/status, in which there must be no secret.
-func (s *watched) look() (now admin.Status, raw []byte) {
+func (s *observed) look() (now admin.Status, raw []byte) {
 	s.t.Helper()
 	status, raw, err := get(s.admin + "/api/status")
 	if err != nil || status != http.StatusOK {
@@ -53,7 +53,7 @@ func (s *watched) look() (now admin.Status, raw []byte) {
 }
 
 // of is one of its accounts.
-func (s *watched) of(account string) admin.Account {
+func (s *observed) of(account string) admin.Account {
 	s.t.Helper()
 	now, _ := s.look()
 	for _, a := range now.Accounts {
@@ -66,7 +66,7 @@ func (s *watched) of(account string) admin.Account {
 }
 
 // ask sends so many requests of a client's, one after the other, each with more header lines, and returns the last status.
-func (s *watched) ask(ctx context.Context, n int, client, path string, header ...string) (status int) {
+func (s *observed) ask(ctx context.Context, n int, client, path string, header ...string) (status int) {
 	s.t.Helper()
 	for range n {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
@@ -102,7 +102,7 @@ func twoClients() string {
 }
 
 // newManyAccounts makes a world with one account for each state.
-func newManyAccounts(t *testing.T) *watched {
+func newManyAccounts(t *testing.T) *observed {
 	w := newSimulated(t, simulator.Config{Enforcement: simulator.EnforceOff, PracticeUsers: []string{"practice"}}, "")
 	config := fmt.Sprintf(`listen: 127.0.0.1:0
 admin: {listen: 127.0.0.1:0}
@@ -128,7 +128,7 @@ limits: {api: [{requests: 20, per: 1m}, {requests: 400, per: 1h}], max_wait: 10m
 			t.Fatalf("%s: exit code %d, %v; stderr: %s", p, code, err, &p.stderr)
 		}
 	}
-	return newWatched(w)
+	return newObserved(w)
 }
 
 // windowsText is what is left of windows, and who used it.
@@ -190,7 +190,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func (s *watched) checkAccounts() {
+func (s *observed) checkAccounts() {
 	s.t.Helper()
 	for name, want := range map[string][2]string{
 		"acme":     {"ok", "14 of 20 in 1m, map[billing:3 freeagent-proxy:1 nightly:2]; 394 of 400 in 1h, map[billing:3 freeagent-proxy:1 nightly:2]"},
@@ -232,7 +232,7 @@ func (s *watched) checkAccounts() {
 }
 
 // checkTokens looks at times.
-func (s *watched) checkTokens(before admin.Status) {
+func (s *observed) checkTokens(before admin.Status) {
 	s.t.Helper()
 	now, _ := s.look()
 	if !now.Ready || now.Store != (admin.Store{Kind: "file", Up: true, State: local}) || now.Version != version {
@@ -263,7 +263,7 @@ func (s *watched) checkTokens(before admin.Status) {
 	}
 }
 
-func (s *watched) checkIncidents() {
+func (s *observed) checkIncidents() {
 	s.t.Helper()
 	now, _ := s.look()
 	var got []string
@@ -296,7 +296,7 @@ func TestStatusContract(t *testing.T) {
 	t.Parallel()
 	w := newSimulated(t, simNoLimits, "")
 	w.authorise(w.sim.Authorize("owner"))
-	s := newWatched(w)
+	s := newObserved(w)
 	_, raw := s.look()
 	var got struct {
 		Accounts []map[string]json.RawMessage `json:"accounts"`

@@ -47,6 +47,7 @@ type Book struct {
 	held    map[string]*Claim // by id: all that run, or whose outcome is not stored
 	recent  recent
 	trouble error // of the store, as it was told
+	refused Name  // what it last did not begin: whose, without the key
 }
 
 func newBook(cfg Config, s store) *Book {
@@ -80,7 +81,7 @@ func (b *Book) Begin(ctx context.Context, name Name, print Fingerprint) (*Claim,
 		b.release(c)
 		return nil, nil, err
 	case err != nil: // if it was claimed after all, it is free again soon: the owner shows no life
-		b.release(c)
+		b.refuse(c, name)
 		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case found != nil:
 		b.release(c)
@@ -114,6 +115,14 @@ func (b *Book) claim(name Name, print Fingerprint) (c *Claim, here *record) {
 	}
 	b.held[c.record.id] = c
 	return c, nil
+}
+
+// refuse lets go of a name that the store has not taken.
+func (b *Book) refuse(c *Claim, name Name) {
+	b.release(c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused = Name{Account: name.Account, Client: name.Client}
 }
 
 // release lets go of a name in this process.

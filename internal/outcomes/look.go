@@ -2,18 +2,23 @@ package outcomes
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"time"
 )
 
-// sweepEvery is how often the store is asked to remove what has expired.
-const sweepEvery = 10 * time.Minute
+const (
+	// sweepEvery is how often the store is asked to remove what has expired.
+	sweepEvery = 10 * time.Minute
+	// askEvery is how often one that is in trouble is asked whether it still is.
+	askEvery = time.Second
+)
 
 // look goes on offering the store what it has not taken, shows it that the owners of running requests live, and finds out
 // whether it has lost what it had.
 func (b *Book) look(ctx context.Context) {
 	defer close(b.stopped)
-	swept, probed := time.Now(), time.Now()
+	swept, probed, asked := time.Now(), time.Now(), time.Now()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -22,16 +27,38 @@ func (b *Book) look(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		b.flush(ctx)
+		left := b.flush(ctx)
 		b.renew(ctx)
 		if lease := b.store.lease(); lease > 0 && (b.troubled() || time.Since(probed) > lease/3) {
 			probed = time.Now()
 			b.putBack(ctx)
 		}
+		if left == 0 && time.Since(asked) > askEvery {
+			asked = time.Now()
+			b.ask(ctx)
+		}
 		if time.Since(swept) > sweepEvery {
 			swept = time.Now()
 			b.store.sweep()
 		}
+	}
+}
+
+// ask finds out whether the store is well again after it refused to begin something, which may be the last thing that it is
+// asked for a long time.
+func (b *Book) ask(ctx context.Context) {
+	b.mu.Lock()
+	name, bad := b.refused, b.trouble != nil
+	b.mu.Unlock()
+	if !bad || name == (Name{}) {
+		return
+	}
+	name.Key = rand.Text() // nobody's: it is begun and forgotten
+	switch c, _, err := b.Begin(ctx, name, Fingerprint{}); {
+	case err == nil:
+		c.Drop()
+	case errors.Is(err, ErrFull): // so the store can tell
+		b.note(nil)
 	}
 }
 

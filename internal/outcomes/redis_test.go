@@ -51,6 +51,28 @@ func TestRedisDies(t *testing.T) {
 	}
 }
 
+// That the store is well again is told also if nobody asks for anything any more.
+func TestStoreIsBackAtNight(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, true, redistest.Persistent())
+	told := make(chan error, 100)
+	a := outcomes.NewRedis(s.client, lease, outcomes.Config{Sealer: s.sealer, Degraded: func(err error) { told <- err }})
+	t.Cleanup(a.Halt)
+	s.server.Kill()
+	if _, _, err := begin(a, invoice, first); !errors.Is(err, outcomes.ErrUnavailable) {
+		t.Errorf("Begin while Redis is away: %v", err)
+	}
+	if err := <-told; err == nil {
+		t.Error("told that the store is well")
+	}
+	s.server.Restart()
+	if err := <-told; err != nil {
+		t.Errorf("told %v, want that the store is well", err)
+	}
+	soon(t, "nothing is held", func() bool { return a.Held() == 0 })
+	claims(t, a, invoice).Drop()
+}
+
 func named(key string) outcomes.Name {
 	name := invoice
 	name.Key = key

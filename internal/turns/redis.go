@@ -137,8 +137,12 @@ func (r *Redis) leave(key Key) { _, _ = r.call(context.Background(), leave, key)
 // errResting is what is said of a Redis that failed just now.
 var errResting = errors.New("turns: Redis failed just now")
 
-// call runs the script.
+// call runs the script for this process.
 func (r *Redis) call(ctx context.Context, do string, key Key) (ok bool, err error) {
+	return r.callAs(ctx, r.name, do, key)
+}
+
+func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, err error) {
 	r.mu.Lock()
 	resting := time.Now().Before(r.away)
 	r.mu.Unlock()
@@ -148,15 +152,15 @@ func (r *Redis) call(ctx context.Context, do string, key Key) (ok bool, err erro
 	limited, cancel := context.WithTimeout(ctx, callFor)
 	defer cancel()
 	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:turn:{" + key.Account + "}:" + key.Work},
-		do, r.name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
+		do, name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
 	if err == nil || ctx.Err() == nil {
-		r.heard(err)
+		r.heard(err, key)
 	}
 	return ok, err
 }
 
-// heard notes how Redis answered, and tells when that changes.
-func (r *Redis) heard(err error) {
+// heard notes how Redis answered about a turn, and tells when that changes.
+func (r *Redis) heard(err error, key Key) {
 	r.mu.Lock()
 	was := !r.away.IsZero()
 	r.away = time.Time{}
@@ -166,6 +170,27 @@ func (r *Redis) heard(err error) {
 	r.mu.Unlock()
 	if was != (err != nil) {
 		r.observe(err)
+	}
+	if !was && err != nil {
+		r.running.Go(func() { r.probe(key) })
+	}
+}
+
+// probe finds out when Redis answers again: the write that it failed may be the last one for a long time.
+func (r *Redis) probe(key Key) {
+	for {
+		select {
+		case <-time.After(restFor + askEvery):
+		case <-r.closing:
+			return
+		}
+		r.mu.Lock()
+		away := !r.away.IsZero()
+		r.mu.Unlock()
+		if !away {
+			return
+		}
+		_, _ = r.callAs(context.Background(), "", leave, key) // nobody has no turn, so that nothing is changed
 	}
 }
 

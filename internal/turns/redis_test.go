@@ -157,6 +157,26 @@ func TestRedisIsAway(t *testing.T) {
 	}
 }
 
+// That Redis is back is told also if nobody wants a turn any more. Whoever has one meanwhile keeps it.
+func TestRedisIsBackAtNight(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	told := make(chan error, 100)
+	one, other := shared(t, server, func(err error) { told <- err }), shared(t, server)
+	server.Kill()
+	take(t, one, invoices, 0)()
+	if err := <-told; err == nil {
+		t.Error("told that Redis is there")
+	}
+	server.Restart()
+	end := take(t, other, invoices, 0)
+	if err := <-told; err != nil {
+		t.Errorf("told %v, want that Redis is back", err)
+	}
+	busy(t, one, invoices, 0)
+	end()
+}
+
 func eventually(t *testing.T, so func() bool) {
 	t.Helper()
 	for began := time.Now(); !so(); time.Sleep(5 * time.Millisecond) {
