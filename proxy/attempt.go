@@ -89,8 +89,9 @@ func (a *attempt) sent(timeout bool) bool {
 	return a.conn.written.Load() != a.before
 }
 
-func (a *attempt) progress() { a.alive.Store(int64(time.Since(a.began))) }
-func (a *attempt) pause()    { a.alive.Store(paused) }
+func (a *attempt) progress()                { a.progressed(time.Now()) }
+func (a *attempt) progressed(now time.Time) { a.alive.Store(int64(now.Sub(a.began))) }
+func (a *attempt) pause()                   { a.alive.Store(paused) }
 
 func (a *attempt) end() {
 	a.watch.Stop()
@@ -133,7 +134,10 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read, b.left = true, b.left-int64(n)
-	b.progress()
+	if n > 0 {
+		b.x.now = time.Now()
+		b.progressed(b.x.now)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.x.reason = "upstream broke off its answer"
 	}

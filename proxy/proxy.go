@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -83,6 +84,8 @@ type Proxy struct {
 	exchanges sync.Pool // of *exchange
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
+
+	lastOrigin atomic.Pointer[clientOrigin] // the client's that was last worked out
 
 	oneAtATime oneAtATime
 	writes     *writes // that are under way

@@ -21,7 +21,8 @@ type gate struct {
 	closed chan struct{}
 	once   sync.Once
 	log    *zap.Logger
-	warned time.Time // used by Accept alone
+	warned time.Time     // used by Accept alone
+	slack  time.Duration // of write deadlines
 }
 
 // defaultConnections is how many connections each listener may have if nothing else is configured.
@@ -59,7 +60,8 @@ func (c Config) listeners() int {
 
 // bounded puts a gate before the server's connections.
 func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
-	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger}
+	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger,
+		slack: s.cfg.Upstream.Timeout / 8}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			<-g.open
@@ -76,8 +78,9 @@ func (g *gate) Accept() (net.Conn, error) {
 	conn, err := g.Listener.Accept()
 	if err != nil {
 		<-g.open
+		return nil, err
 	}
-	return conn, err
+	return &lazyConn{Conn: conn, slack: g.slack}, nil
 }
 
 func (g *gate) enter() error {
