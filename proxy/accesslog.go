@@ -27,6 +27,7 @@ type exchange struct {
 	control   http.ResponseController
 	idle      time.Duration // how long the client may take none of the answer
 	moved     time.Time     // when the deadline for that was last set
+	now       time.Time     // when something of FreeAgent's answer last came
 	began     time.Time
 	requestID string
 	method    string
@@ -152,7 +153,11 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 // extend gives the client another while to take some of the answer; each write does. net/http takes the deadline off the
 // connection behind each answer, so it is never one of an earlier request that holds.
 func (x *exchange) extend() {
-	if now := time.Now(); now.Sub(x.moved) > x.idle/8 {
+	now := x.now // which was a moment ago: what comes is written at once
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if now.Sub(x.moved) > x.idle/8 {
 		x.moved = now
 		_ = x.control.SetWriteDeadline(now.Add(x.idle)) // a writer without deadlines is a test's
 	}
@@ -170,6 +175,7 @@ func (x *exchange) WriteHeader(status int) {
 // Write notes the implied 200.
 func (x *exchange) Write(p []byte) (int, error) {
 	x.extend()
+	x.now = time.Time{}
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}

@@ -137,10 +137,14 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if b.read && b.left > 0 && b.x.status != 0 {
 		_ = b.x.control.Flush()
 	}
+	b.x.now = time.Time{}
 	n, err := b.ReadCloser.Read(p)
-	alive := b.progress()
-	if !b.read {
-		b.x.tally.Answered = alive
+	if n > 0 || !b.read {
+		alive := b.progress()
+		b.x.now = b.began.Add(alive)
+		if !b.read {
+			b.x.tally.Answered = alive
+		}
 	}
 	b.read, b.left = true, b.left-int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {

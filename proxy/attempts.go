@@ -68,12 +68,14 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 // refresh would all be used at once when it ends, long after they were counted.
 func (s *sending) leave() (tokens.Token, *limiter.Permit, error) {
 	for {
-		if _, err := s.token(); err != nil {
-			return tokens.Token{}, nil, err
-		}
-		permit, err := s.permit()
+		token, err := s.token()
 		if err != nil {
 			return tokens.Token{}, nil, err
+		}
+		waited := s.x.waited
+		permit, err := s.permit()
+		if err != nil || s.x.waited == waited {
+			return token, permit, err
 		}
 		if token, ok := s.p.config.Tokens.TokenNow(s.account.Name); ok {
 			return token, permit, nil

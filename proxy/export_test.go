@@ -54,3 +54,6 @@ func (r Rewriting) Whole(text string) string { return string(rewrite(r.scanner()
 func (r Rewriting) Reader(source io.Reader, window int) io.Reader {
 	return &rewritten{source: source, window: make([]byte, window), choose: func([]byte) scanner { return r.scanner() }}
 }
+
+// SetTransport puts something else in the upstream's place.
+func SetTransport(p *Proxy, transport http.RoundTripper) { p.transport = transport }

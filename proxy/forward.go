@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -69,14 +71,17 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// receive prepares FreeAgent's answer for the client.
+// receive prepares FreeAgent's answer for the client. Its headers are handed over here, as they are: ReverseProxy would
+// copy them, and read the media type to tell a stream of events from others.
 func (s *sending) receive(resp *http.Response) error {
 	cleanResponse(resp.Header)
-	s.rateLimit.tell(resp.Header, s.p.config.Limiter, s.x.usage[:0])
 	if _, ok := resp.Header["Content-Type"]; !ok {
-		s.x.Header()["Content-Type"] = nil // else net/http guesses one
+		resp.Header["Content-Type"] = nil // else net/http guesses one
 	}
-	if resp.ContentLength > short {
+	switch {
+	case isEventStream(resp.Header):
+		s.reverse.FlushInterval = -1 // at once
+	case resp.ContentLength > short:
 		s.reverse.FlushInterval = flushInterval
 	}
 	s.x.upstream = true
@@ -85,7 +90,17 @@ func (s *sending) receive(resp *http.Response) error {
 		resp.Header["Proxy-Status"] = mayHaveActed(resp.StatusCode)
 	}
 	s.x.urls.answer(s.x, resp)
+	to := s.x.Header()
+	maps.Copy(to, resp.Header)
+	resp.Header = nil
+	s.rateLimit.tell(to, s.p.config.Limiter, s.x.usage[:0])
 	return nil
+}
+
+func isEventStream(h http.Header) bool {
+	const events = "text/event-stream"
+	kind := h.Get("Content-Type")
+	return len(kind) >= len(events) && strings.EqualFold(kind[:len(events)], events)
 }
 
 // newTransport is the one way out. HTTP/1.1 only: a connection then carries one request at a

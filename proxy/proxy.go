@@ -86,6 +86,8 @@ type Proxy struct {
 	gzips     *gzips
 	origin    []string // the upstream's scheme and host: what begins FreeAgent's URLs
 
+	lastOrigin atomic.Pointer[clientOrigin] // the client's that was last worked out
+
 	oneAtATime oneAtATime
 	writes     *writes // that are under way
 }

@@ -50,11 +50,19 @@ func (p *Proxy) clientOrigin(r *http.Request) string {
 	case r.TLS != nil:
 		scheme = "https://"
 	}
+	if last := p.lastOrigin.Load(); last != nil && last.scheme == scheme && last.host == host {
+		return last.origin
+	}
 	if !isPlainHost(host) {
 		return ""
 	}
-	return scheme + host
+	made := &clientOrigin{scheme, host, scheme + host}
+	p.lastOrigin.Store(made)
+	return made.origin
 }
+
+// clientOrigin is by which scheme and host a client reached us. Most reach us by the same.
+type clientOrigin struct{ scheme, host, origin string }
 
 // clientHost is the host that the client names, else (HTTP/1.0) the address it connected to, each with its port.
 func clientHost(r *http.Request) string {

@@ -22,7 +22,8 @@ type gate struct {
 	closed chan struct{}
 	once   sync.Once
 	log    *zap.Logger
-	warned time.Time // used by Accept alone
+	warned time.Time     // used by Accept alone
+	slack  time.Duration // of write deadlines
 
 	connected atomic.Int64 // open connections
 }
@@ -62,7 +63,8 @@ func (c Config) listeners() int {
 
 // bounded puts a gate before the server's connections.
 func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
-	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger}
+	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger,
+		slack: s.cfg.Upstream.Timeout / 8}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			g.connected.Add(-1)
@@ -83,7 +85,7 @@ func (g *gate) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	g.connected.Add(1)
-	return conn, nil
+	return &lazyConn{Conn: conn, slack: g.slack}, nil
 }
 
 func (g *gate) enter() error {

@@ -110,7 +110,12 @@ func (r *rival) admissions(ctx context.Context, slices int, length time.Duration
 		return err
 	}
 	fmt.Printf("\nOne admission in Redis beside a PING, %d interleaved slices of %s each, microseconds\n", slices, length)
-	fmt.Printf("  %-22s %8s %10s %8s %14s %8s\n", "in flight", "PING", "script", "ratio", "Take and Sent", "ratio")
+	fmt.Printf("  %-10s %8s  %37s  %37s\n", "", "", "one budget of two windows", "and the address's, as for each request")
+	fmt.Printf("  %-10s %8s", "in flight", "PING")
+	for range 2 {
+		fmt.Printf(" %10s %6s %12s %6s", "script", "ratio", "Take, Sent", "ratio")
+	}
+	fmt.Println()
 	for _, flying := range []int{1, 16, 64} {
 		if err := r.admission(ctx, flying, slices, length); err != nil {
 			return err
@@ -177,44 +182,64 @@ func (r *rival) fill(ctx context.Context) error {
 	return nil
 }
 
-// admission prints how long a PING, the script and all of a decision take, with so many in flight.
+// asking is one kind of call, and what it took.
+type asking struct {
+	call   func(n int) error
+	script *latency  // what the call of Redis takes
+	means  []float64 // of it, by slice
+	all    meter     // what all of the call takes
+}
+
+// admission prints how long a PING, the script and all of a decision take, with so many in flight: out of an account's budget
+// alone, and out of its and the address's as for each request that is forwarded.
 func (r *rival) admission(ctx context.Context, flying, slices int, length time.Duration) error {
-	var pings, admits meter
-	var ping, script []float64
-	for i := -1; i < slices; i++ { // the first round warms up
-		if err := r.linked(ctx); err != nil {
-			return err
-		}
-		lost, one, other := r.lost.Load(), meter{}, meter{}
-		r.pinged.micros()
-		err := one.slice(flying, length, func(int) error { return r.client.Ping(ctx).Err() })
-		r.asked.micros()
-		err = errors.Join(err, other.slice(flying, length, func(n int) error {
-			budgets := []limiter.Budget{{Key: "api/bench" + strconv.Itoa(n), Windows: busy}, egress}
+	take := func(more ...limiter.Budget) func(int) error {
+		return func(n int) error {
+			budgets := append([]limiter.Budget{{Key: "api/bench" + strconv.Itoa(n), Windows: busy}}, more...)
 			permit, err := r.limits.Take(ctx, limiter.Request{Budgets: budgets, MaxWait: time.Second})
 			if err == nil {
 				permit.Sent()
 			}
 			return err
-		}))
+		}
+	}
+	ping := &asking{call: func(int) error { return r.client.Ping(ctx).Err() }, script: &r.pinged}
+	one, two := &asking{call: take(), script: &r.asked}, &asking{call: take(egress), script: &r.asked}
+	lostInVain := 0
+	for i := -1; i < slices; i++ { // the first round warms up
+		if err := r.linked(ctx); err != nil {
+			return err
+		}
+		lost, took := r.lost.Load(), [3]meter{}
+		var means [3]float64
+		for j, a := range []*asking{ping, one, two} {
+			a.script.micros()
+			if err := took[j].slice(flying, length, a.call); err != nil {
+				return fmt.Errorf("measure Redis: %w", err)
+			}
+			means[j] = a.script.micros()
+		}
 		if r.lost.Load() != lost { // what it did then it did without Redis
-			if r.lost.Load() > int64(slices) {
+			if lostInVain++; lostInVain > slices {
 				return fmt.Errorf("measure Redis: with %d in flight it does not answer within the limiter's patience on this machine", flying)
 			}
 			i--
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("measure Redis: %w", err)
+		if i < 0 {
+			continue
 		}
-		if i >= 0 {
-			ping, script = append(ping, r.pinged.micros()), append(script, r.asked.micros())
-			pings.add(one)
-			admits.add(other)
+		for j, a := range []*asking{ping, one, two} {
+			a.means = append(a.means, means[j])
+			a.all.add(took[j])
 		}
 	}
-	fmt.Printf("  %-22d %8.1f %10.1f %8.2f %14.1f %8.2f\n", flying, mean(ping), mean(script), mean(script)/mean(ping),
-		admits.micros(), admits.micros()/pings.micros())
+	base := mean(ping.means)
+	fmt.Printf("  %-10d %8.1f", flying, base)
+	for _, a := range []*asking{one, two} {
+		fmt.Printf(" %10.1f %6.2f %12.1f %6.2f", mean(a.means), mean(a.means)/base, a.all.micros(), a.all.micros()/ping.all.micros())
+	}
+	fmt.Println()
 	return nil
 }
 
