@@ -34,6 +34,7 @@ type exchange struct {
 	client    string
 	account   string
 	budgets   []limiter.Budget // that it is counted in, once that is known
+	settings  *settings        // by which it is judged
 	rateLimit *rateLimit       // what the client is told of them
 	reason    string           // why we refused, or how the transfer ended
 	status    int              // 0 until the header is written
@@ -70,6 +71,7 @@ func (p *Proxy) newExchange() any {
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.ResponseWriter, x.control = w, *http.NewResponseController(w)
+	x.settings = p.settings.Load()
 	x.idle, x.began = p.config.Timeout, time.Now()
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0

@@ -50,7 +50,7 @@ func (o oneAtATime) entry(method string, t target) string {
 // had before the permit: permits that wait for their turn would be used long after they were counted. A good token is
 // waited for before, so that a slow refresh holds up those who wait once, not one after the other.
 func (s *sending) turn(method string) (end func(), err error) {
-	write := s.p.oneAtATime.entry(method, s.target)
+	write := s.x.settings.oneAtATime.entry(method, s.target)
 	if write == "" {
 		return func() {}, nil
 	}

@@ -46,8 +46,8 @@ func (s *server) notReady() string {
 	if s.ready.closing.Load() {
 		return "shutting down"
 	}
-	names := slices.Sorted(maps.Keys(s.cfg.Accounts))
-	if fallback, ok := s.cfg.DefaultAccount(); ok {
+	names := slices.Sorted(maps.Keys(s.config().Accounts))
+	if fallback, ok := s.config().DefaultAccount(); ok {
 		names = []string{fallback}
 	}
 	var reason string

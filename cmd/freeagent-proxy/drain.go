@@ -23,7 +23,7 @@ func (s *server) drain(ctx context.Context) error {
 	for _, w := range s.proxy.Unfinished() {
 		s.log.Info("a write is at FreeAgent; its answer is waited for", about(w)...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Upstream.Timeout+drainMargin)
+	ctx, cancel := context.WithTimeout(ctx, s.config().Upstream.Timeout+drainMargin)
 	defer cancel()
 	var ending sync.WaitGroup
 	errs := make([]error, len(s.http)+3)

@@ -30,8 +30,8 @@ const defaultConnections = 10_000
 // maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
-	most := s.cfg.MaxConnections
-	if fit := max(1, openFiles()/2/s.cfg.listeners()); fit < most {
+	most := s.config().MaxConnections
+	if fit := max(1, openFiles()/2/s.config().listeners()); fit < most {
 		level := zap.WarnLevel
 		if most == defaultConnections {
 			level = zap.InfoLevel // nobody asked for so many

@@ -86,10 +86,10 @@ const reloadEvery = time.Second
 // certificates are what we show, and whose we trust, read anew when a file has changed. A file that cannot be used
 // changes nothing.
 type certificates struct {
-	files ServerTLSConfig
-	log   *zap.Logger
+	log *zap.Logger
 
 	mu      sync.Mutex
+	files   ServerTLSConfig
 	current *tls.Config
 	seen    [3]os.FileInfo // of what was read last, whether it could be used or not
 	looked  time.Time
@@ -115,6 +115,23 @@ func (c *certificates) config() *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.latest(), nil },
 	}
+}
+
+// use reads the files anew now, of which the configuration may name others since. If they cannot be used nothing changes.
+func (c *certificates) use(files ServerTLSConfig) (changed bool, err error) {
+	if c == nil {
+		return false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := files.stat()
+	config, key, err := files.load()
+	if err != nil {
+		return false, fmt.Errorf("tls.%s: %w", key, err)
+	}
+	changed = !sameFiles(now, c.seen)
+	c.files, c.current, c.seen, c.looked = files, config, now, time.Now()
+	return changed, nil
 }
 
 func (c *certificates) latest() *tls.Config {

@@ -12,12 +12,9 @@ import (
 // still a log that a person can follow.
 const logFlush = 100 * time.Millisecond
 
-// newLogger writes to w until close is called. Warnings and errors are written at once.
-func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
-	level, err := zapcore.ParseLevel(cfg.Level)
-	if err != nil {
-		level = zapcore.InfoLevel // validated when the configuration was loaded
-	}
+// newLogger writes to w until close is called. Warnings and errors are written at once. level may be changed meanwhile.
+func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, level zap.AtomicLevel, close func()) {
+	level = zap.NewAtomicLevelAt(cfg.level())
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.TimeKey = "time"
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
@@ -33,5 +30,14 @@ func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
 		}
 		return nil
 	})
-	return zap.New(core), func() { _ = buffered.Stop() }
+	return zap.New(core), level, func() { _ = buffered.Stop() }
+}
+
+// level is the least level of what is written.
+func (c LogConfig) level() zapcore.Level {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return zapcore.InfoLevel // validated when the configuration was loaded
+	}
+	return level
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,8 +25,7 @@ const metrics = "freeagent_proxy"
 
 // counts is what happened since the process began.
 type counts struct {
-	accounts  map[string]AccountConfig // whose names may be labels
-	budgets   map[string]bool          // whose keys may be labels
+	labels    atomic.Pointer[labels] // that there may be
 	refreshes *prometheus.CounterVec
 	pauses    *prometheus.CounterVec
 	shrunk    *prometheus.CounterVec
@@ -35,8 +35,6 @@ type counts struct {
 // newCounts begins all that can be counted at 0, so that the first time it happens is an increase.
 func newCounts(cfg Config) *counts {
 	c := &counts{
-		accounts: cfg.Accounts,
-		budgets:  map[string]bool{proxy.EgressBudget(nil, 0).Key: true},
 		refreshes: counterVec("refreshes_total",
 			"Refreshes that this process began, by how they ended: ok, refused (by FreeAgent), or trouble (no new token for now, be it for FreeAgent or the store).",
 			"account", "outcome"),
@@ -50,17 +48,23 @@ func newCounts(cfg Config) *counts {
 			Help:      "How often this process lost Redis, or found it without what it had counted there.",
 		}),
 	}
+	c.follow(cfg)
+	return c
+}
+
+// follow lets the accounts be counted that are configured now. What was counted of others stays.
+func (c *counts) follow(cfg Config) {
 	for account := range cfg.Accounts {
-		c.budgets[proxy.APIBudget(account, nil).Key] = true
 		for _, outcome := range refreshOutcomes {
 			c.refreshes.WithLabelValues(account, string(outcome))
 		}
 	}
-	for budget := range c.budgets {
+	labels := newLabels(cfg)
+	for budget := range labels.budgets {
 		c.pauses.WithLabelValues(budget)
 		c.shrunk.WithLabelValues(budget)
 	}
-	return c
+	c.labels.Store(labels)
 }
 
 func counterVec(name, help string, labels ...string) *prometheus.CounterVec {
@@ -77,7 +81,7 @@ var refreshOutcomes = map[tokens.EventKind]tokens.Outcome{
 // token counts what happened to an account.
 func (c *counts) token(e tokens.Event) {
 	outcome, ended := refreshOutcomes[e.Kind]
-	if _, configured := c.accounts[e.Account]; ended && configured {
+	if _, configured := c.labels.Load().accounts[e.Account]; ended && configured {
 		c.refreshes.WithLabelValues(e.Account, string(outcome)).Inc()
 	}
 }
@@ -99,7 +103,7 @@ func (c *counts) label(budget string) string {
 	if account, ok := proxy.BudgetAccount(budget); ok { // a practice has one for each of its clients
 		budget = proxy.APIBudget(account, nil).Key
 	}
-	if c.budgets[budget] {
+	if c.labels.Load().budgets[budget] {
 		return budget
 	}
 	return "other"
@@ -112,15 +116,15 @@ func (s *server) metricsHandler() http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		counted.refreshes, counted.pauses, counted.shrunk,
+		counted.refreshes, counted.pauses, counted.shrunk, s.reloads,
 		gauges{
-			accounts: slices.Sorted(maps.Keys(s.cfg.Accounts)),
+			accounts: func() []string { return slices.Sorted(maps.Keys(s.config().Accounts)) },
 			status:   s.tokens.Status,
 			states:   s.limiterStates(),
 			state:    s.limiterState,
 		},
 	)
-	if s.cfg.Store.Redis.given() {
+	if s.config().Store.Redis.given() {
 		registry.MustRegister(counted.outages)
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: s.httpLog})
@@ -131,7 +135,7 @@ func (s *server) metricsHandler() http.Handler {
 const local = "local"
 
 func (s *server) limiterStates() []string {
-	if s.cfg.Store.Redis.given() {
+	if s.config().Store.Redis.given() {
 		return []string{"linked", "returning", "alone", "unseen"}
 	}
 	return []string{local}
@@ -146,7 +150,7 @@ func (s *server) limiterState() string {
 
 // gauges is how things stand, looked up when Prometheus asks. Nothing that it calls waits for network or disk.
 type gauges struct {
-	accounts []string
+	accounts func() []string
 	status   func(account string) tokens.Status
 	states   []string // that the limiter may be in
 	state    func() string
@@ -191,7 +195,7 @@ func (g gauges) Collect(all chan<- prometheus.Metric) {
 	for _, state := range g.states {
 		set(limiterState, truth(state == now), state)
 	}
-	for _, account := range g.accounts {
+	for _, account := range g.accounts() {
 		status := g.status(account)
 		set(unsaved, truth(status.Unsaved), account)
 		set(reauthorise, truth(status.State == tokens.StateReauthorise || status.State == tokens.StateUnauthorised), account)

@@ -17,11 +17,11 @@ func (s *server) status() admin.Status {
 		Version: version,
 		Now:     time.Now(),
 		Reason:  s.notReady(),
-		Store:   admin.Store{Kind: s.cfg.Store.kind(), State: s.limiterState()},
+		Store:   admin.Store{Kind: s.config().Store.kind(), State: s.limiterState()},
 	}
 	now.Ready = now.Reason == ""
 	now.Store.Up = now.Store.State == local || now.Store.State == "linked" || now.Store.State == "returning"
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Accounts)) {
+	for _, name := range slices.Sorted(maps.Keys(s.config().Accounts)) {
 		now.Accounts = append(now.Accounts, s.accountStatus(name))
 	}
 	return now
@@ -29,18 +29,18 @@ func (s *server) status() admin.Status {
 
 func (s *server) accountStatus(name string) admin.Account {
 	stands := s.tokens.Status(name)
-	fallback, _ := s.cfg.DefaultAccount()
+	fallback, _ := s.config().DefaultAccount()
 	a := admin.Account{
 		Name:             name,
 		Default:          name == fallback,
-		App:              s.cfg.Accounts[name].App,
+		App:              s.config().Accounts[name].App,
 		State:            string(stands.State),
 		Reason:           stands.Reason,
 		Unsaved:          stands.Unsaved,
 		AccessExpiresAt:  known(stands.AccessExpiresAt),
 		RefreshExpiresAt: known(stands.RefreshExpiresAt),
 		NextTry:          known(stands.NextTry),
-		Budget:           s.budgetStatus(proxy.APIBudget(name, windows(s.cfg.Limits.API))),
+		Budget:           s.budgetStatus(proxy.APIBudget(name, windows(s.config().Limits.API))),
 	}
 	if last := stands.LastRefresh; !last.At.IsZero() {
 		a.LastRefresh = &admin.LastRefresh{At: last.At, Outcome: string(last.Outcome)}
