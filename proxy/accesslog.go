@@ -35,6 +35,7 @@ type exchange struct {
 	account   string
 	budgets   []limiter.Budget // that it is counted in, once that is known
 	settings  *settings        // by which it is judged
+	debug     *zap.Logger      // what wants to know each decision; nil: nobody
 	rateLimit *rateLimit       // what the client is told of them
 	reason    string           // why we refused, or how the transfer ended
 	status    int              // 0 until the header is written
@@ -71,7 +72,7 @@ func (p *Proxy) newExchange() any {
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.ResponseWriter, x.control = w, *http.NewResponseController(w)
-	x.settings = p.settings.Load()
+	x.settings, x.debug = p.settings.Load(), p.listening()
 	x.idle, x.began = p.config.Timeout, time.Now()
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0
@@ -111,6 +112,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	if x.reason == "" && !isRead(x.method) && presence(r).Err() != nil {
 		x.reason = "client had left, or closed its half of the connection, before the answer"
 	}
+	x.explainAnswer()
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)

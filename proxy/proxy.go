@@ -150,6 +150,7 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 		return err // 401
 	}
 	x.client = client.Name
+	x.explainClient(r, shown, listener, client)
 	if unusable != nil {
 		return unusable // 400, 404
 	}
@@ -161,16 +162,20 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 		return err // 400, 403, 404
 	}
 	x.account, x.budgets, x.rateLimit = to.account.Name, to.budgets, to.rateLimit
+	x.explainRoute(target, r, to)
 	x.urls = p.rewriter(x, r, target, client)
 	if x.keyed, err = p.keyed(r, to, target); err != nil {
 		return err // 400
 	}
-	target.query = x.urls.query(r, target.query)
+	query := x.urls.query(r, target.query)
+	rewritten := query != target.query
+	target.query = query
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503
 	}
 	defer body.Close()
+	x.explainBody(body, rewritten)
 	if x.keyed != nil {
 		return p.forwardOnce(x, r, to, target, body) // 409, 422, 503, or as below
 	}

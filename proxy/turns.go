@@ -61,10 +61,14 @@ func (s *sending) turn(method string) (end func(), err error) {
 	if s.account.Practice { // else FreeAgent knows one company, whatever X-Subdomain says
 		key.Work = s.subdomain + " " + write
 	}
-	defer s.countWait(time.Now())
+	began := time.Now()
+	defer s.countWait(began)
 	end, err = s.p.config.Turns.Take(s.presence, key, s.patience)
 	if err != nil && s.presence.Err() != nil {
 		return nil, errClientGone
+	}
+	if err == nil {
+		s.explainTurn(write, began)
 	}
 	return end, err
 }

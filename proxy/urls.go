@@ -18,6 +18,7 @@ type urls struct {
 	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
 	outward wanted // what is rewritten in answers: exactly what FreeAgent writes
 	plain   rewrittenBody
+	zipped  int // URLs that were rewritten in an answer that is zipped
 }
 
 // rewriter decides whether an exchange's URLs are rewritten, and to what the client's are.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	stdlog "log"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +33,34 @@ func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, level zap.AtomicLev
 		return nil
 	})
 	return zap.New(core), level, func() { _ = buffered.Stop() }
+}
+
+// redirectStdLog makes lines at level debug of what packages tell the global logger, until restore is called: net/http's transport does so
+// with what it finds odd about answers, and quotes them, which no line of ours may.
+func redirectStdLog(log *zap.Logger) (restore func()) {
+	flags, prefix, former := stdlog.Flags(), stdlog.Prefix(), stdlog.Writer()
+	stdlog.SetFlags(0)
+	stdlog.SetPrefix("")
+	stdlog.SetOutput(unquoted{log})
+	return func() {
+		stdlog.SetFlags(flags)
+		stdlog.SetPrefix(prefix)
+		stdlog.SetOutput(former)
+	}
+}
+
+// unquoted logs a line up to the first quote in it.
+type unquoted struct{ log *zap.Logger }
+
+func (u unquoted) Write(line []byte) (int, error) {
+	if entry := u.log.Check(zap.DebugLevel, "a package says"); entry != nil {
+		text, _, cut := strings.Cut(strings.TrimSpace(string(line)), ` "`)
+		if cut {
+			text += " (the rest is left out)"
+		}
+		entry.Write(zap.String("text", text))
+	}
+	return len(line), nil
 }
 
 // level is the least level of what is written.

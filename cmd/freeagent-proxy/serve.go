@@ -51,12 +51,7 @@ func (c *command) serve(ctx context.Context) error {
 	}
 	log, level, flush := newLogger(c.stderr, cfg.Log)
 	defer flush()
-	// net/http's transport tells the global logger what it finds odd about answers.
-	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
-	if err != nil {
-		return fmt.Errorf("redirect the standard logger: %w", err)
-	}
-	defer restore()
+	defer redirectStdLog(log)()
 	log.Info("starting", zap.String("version", version), zap.Stringer("upstream", cfg.Upstream.BaseURL),
 		zap.String("store", cfg.Store.name()), zap.Int("accounts", len(cfg.Accounts)))
 	s, err := newServer(ctx, cfg, log)
