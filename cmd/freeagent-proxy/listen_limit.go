@@ -31,7 +31,7 @@ const defaultConnections = 10_000
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
 	most := s.config().MaxConnections
-	if fit := max(1, openFiles()/2/s.config().listeners()); fit < most {
+	if fit := s.config().fitting(); fit < most {
 		level := zap.WarnLevel
 		if most == defaultConnections {
 			level = zap.InfoLevel // nobody asked for so many
@@ -42,6 +42,9 @@ func (s *server) maxConnections() int {
 	}
 	return most
 }
+
+// fitting is how many connections each listener may have by half of the limit of open files.
+func (c Config) fitting() int { return max(1, openFiles()/2/c.listeners()) }
 
 // listeners is how many there are for programs, if each socket that systemd passed is used.
 func (c Config) listeners() int {

@@ -284,5 +284,12 @@ func (c Config) validateRedis(p *problems) {
 	}
 	if _, key, err := r.options(); err != nil {
 		p.add(section+"."+key, "%s", err)
+		return
+	}
+	if r.TLS.Cert != "" {
+		noteEnds(p, section+".tls.cert", "the client certificate", r.TLS.Cert)
+	}
+	if r.TLS.CA != "" {
+		noteEnds(p, section+".tls.ca", "a certificate in it", r.TLS.CA)
 	}
 }
