@@ -108,7 +108,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 		return // too late: the answer has begun
 	}
 	if f.status == http.StatusInternalServerError || errors.Is(err, errBodyStorage) {
-		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
+		p.config.Log.Error("request failed in the proxy itself; if the error names a file see to the disk, else please report it", zap.String("request_id", x.requestID), zap.Error(err))
 	}
 	x.upstream = false
 	f.rateLimit = x.rateLimit

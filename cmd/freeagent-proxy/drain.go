@@ -39,7 +39,7 @@ func (s *server) drain(ctx context.Context) error {
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
-		s.log.Error("stopped, but not everything could be finished", zap.Error(err))
+		s.log.Error("stopped, but not everything could be finished; see to what the error names before the next start", zap.Error(err))
 	}
 	return err
 }
