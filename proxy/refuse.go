@@ -221,7 +221,7 @@ func explainClient(err error) (refusal, bool) {
 	case errors.Is(err, errUnknownClient):
 		f.status, f.asks = http.StatusUnauthorized, "freeagent-proxy"
 		f.details = "this program is none of the proxy's clients; send its key as Bearer token, as Basic password or in X-Api-Key"
-	case errors.Is(err, errUnknownAccount):
+	case errors.Is(err, errUnknownAccount), errors.Is(err, tokens.ErrUnknownAccount) && !errors.Is(err, tokens.ErrUnavailable): // it may have been taken out meanwhile
 		f.status, f.details = http.StatusNotFound, "no account of this name is configured; see accounts in the configuration"
 	case errors.Is(err, errAccountRequired):
 		f.status = http.StatusBadRequest

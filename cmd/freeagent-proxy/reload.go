@@ -76,11 +76,17 @@ func (r *reloader) apply(next Config) error {
 	}
 	r.summarise(changed, append(words(differences(now, next)), s.deserted(now)...), next)
 	for _, note := range next.Notes {
-		if !slices.Contains(old.Notes, note) {
+		if !slices.ContainsFunc(old.Notes, func(former string) bool { return withoutPlace(former) == withoutPlace(note) }) {
 			s.log.Warn("configuration note", zap.String("note", note))
 		}
 	}
 	return nil
+}
+
+// withoutPlace is a note without the file and the line that it begins with.
+func withoutPlace(note string) string {
+	_, text, _ := strings.Cut(note, ": ")
+	return text
 }
 
 // summarise says what changed, what has to wait for a restart, and what could not change.

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,6 +61,42 @@ accounts: {%s}
 	configure("acme: {app: main, default: true}, second: {app: main}")
 	r.says(`"changed":"account acme added"`, `"level":"info"`)
 	r.gets(http.StatusOK, "/accounts/acme/v2/company") // its grant is still there
+}
+
+// A request of an account that is taken out while it waits for a token gets the token that is on its way; where none is, it is told
+// that the account is no more.
+func TestReloadWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	const life = 3 * time.Second
+	r := newReloaded(t, simulator.Config{Enforcement: simulator.EnforceOff, AccessTokenLifetime: simulator.Duration(life)}, noLimits+"log: {level: debug}\n")
+	path := filepath.Join(r.folder, "config.yaml")
+	before := readText(t, path)
+	without := strings.Replace(before, "{acme:", "{other:", 1)
+	for _, test := range []struct {
+		fault simulator.Fault
+		want  int
+	}{
+		{simulator.Fault{Kind: simulator.FaultStatus}, http.StatusNotFound},
+		{simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(time.Second)}, http.StatusOK},
+	} {
+		test.fault.Match = simulator.Match{PathPrefix: "/v2/token_endpoint"}
+		if _, err := r.sim.Fault(test.fault); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(life) // the token of before has ended
+		came := func() int { return strings.Count(r.proxy.stderr.String(), `"msg":"account chosen"`) }
+		seen := came()
+		var waiting sync.WaitGroup
+		waiting.Go(func() { r.gets(test.want, "/accounts/acme/v2/company") })
+		eventually(t, "a refresh", func() bool { return came() > seen && r.sim.Faults()[0].Hits > 0 })
+		write(t, path, without)
+		r.says("account acme removed")
+		waiting.Wait()
+		r.sim.ClearFaults()
+		write(t, path, before)
+		r.says("account acme added")
+		r.gets(http.StatusOK, "/accounts/acme/v2/company")
+	}
 }
 
 // FreeAgent keeps two secrets of an app: the next refresh uses the one that is in the file now.
