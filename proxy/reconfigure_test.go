@@ -3,9 +3,11 @@ package proxy_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
 )
@@ -48,6 +50,30 @@ func TestReconfigureReplaces(t *testing.T) {
 	equal(t, "a host that was ours", r.ask("GET /v2/company HTTP/1.1\r\nHost: freeagent.internal\r\n\r\n").status, 421)
 	r.proxy.Reconfigure(r.configured(mustURL(u.url), nil))
 	equal(t, "a host that is ours again", r.ask("GET /v2/company HTTP/1.1\r\nHost: freeagent.internal\r\n\r\n").status, 200)
+}
+
+// So are those that need FreeAgent's answer, a wait or another address to be seen.
+func TestReconfigureReplacesMore(t *testing.T) {
+	t.Parallel()
+	r, _ := withSimulator(t, simulator.Config{})
+	changed := r.configured(mustURL("http://127.0.0.1:1"), nil) // where FreeAgent is, is not replaced
+	changed.PublicURL = mustURL("http://public.example")
+	changed.TrustedProxies = prefixes("127.0.0.1/32")
+	clients(proxy.Client{Name: "far", Networks: prefixes("10.9.9.9/32"), MaxWait: 0})(&changed)
+	changed.Accounts[0].API = []limiter.Window{{Requests: 2, Per: time.Hour}}
+	r.proxy.Reconfigure(changed)
+	got := r.get("/v2/company", "X-Forwarded-For: 10.9.9.9")
+	equal(t, "behind a trusted proxy", got.status, 200)
+	if !strings.Contains(got.body, `"http://public.example/v2/`) {
+		t.Errorf("no URL of ours in %s", got.body)
+	}
+	equal(t, "from elsewhere", r.get("/v2/company", "X-Forwarded-For: 10.9.9.8").status, 401)
+	equal(t, "the second", r.get("/v2/company", "X-Forwarded-For: 10.9.9.9").status, 200)
+	began := time.Now()
+	equal(t, "the third, which may not wait", r.get("/v2/company", "X-Forwarded-For: 10.9.9.9").status, 429)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("waited %v", took)
+	}
 }
 
 // The listener of a client that is gone is nobody's, also if everybody else is let in; it is the client's when that is back.

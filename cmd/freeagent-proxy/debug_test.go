@@ -72,8 +72,11 @@ func (d *debugged) decisions(id string) (said []string, all string) {
 	eventually(d.t, "the line of "+id, func() bool {
 		said, all = nil, ""
 		for line := range strings.Lines(d.proxy.stderr.String()) {
-			var l struct{ Msg, Request_id string }
-			if json.Unmarshal([]byte(line), &l) == nil && l.Request_id == id {
+			var l struct {
+				Msg string
+				ID  string `json:"request_id"`
+			}
+			if json.Unmarshal([]byte(line), &l) == nil && l.ID == id {
 				said, all = append(said, l.Msg), all+line
 			}
 		}

@@ -70,17 +70,27 @@ func (r *reloader) apply(next Config) error {
 	s.proxy.Reconfigure(s.proxyConfig())
 	r.level.SetLevel(now.Log.level())
 	s.loadMore(old, now)
-	changed := words(differences(old, now))
+	applied, waiting := differences(old, now), differences(now, next)
+	s.explain("setting replaced", applied)
+	s.explain("setting waits for a restart", waiting)
+	changed := words(applied)
 	if files {
 		changed = append(changed, "the TLS files' content")
 	}
-	r.summarise(changed, append(words(differences(now, next)), s.deserted(now)...), next)
+	r.summarise(changed, append(words(waiting), s.deserted(now)...), next)
 	for _, note := range next.Notes {
 		if !slices.ContainsFunc(old.Notes, func(former string) bool { return withoutPlace(former) == withoutPlace(note) }) {
 			s.log.Warn("configuration note", zap.String("note", note))
 		}
 	}
 	return nil
+}
+
+// explain has each difference in the log at level debug.
+func (s *server) explain(decision string, all []difference) {
+	for _, d := range all {
+		s.log.Debug(decision, zap.String("section", d.section), zap.String("name", d.name), zap.String("setting", d.what))
+	}
 }
 
 // withoutPlace is a note without the file and the line that it begins with.

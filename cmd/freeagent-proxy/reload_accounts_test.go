@@ -33,9 +33,7 @@ accounts: {%s}
 	w.authorise(w.sim.Authorize("owner"))
 	r := &reloaded{world: w, client: w.client(false)}
 	r.proxy, r.url = w.serve()
-	s := &scraped{t, r.client, r.url, ""}
-	addresses, _ := r.proxy.listening()
-	s.admin = "http://" + addresses[len(addresses)-1]
+	s := r.scraped()
 	r.gets(http.StatusNotFound, "/accounts/second/v2/company")
 
 	configure("acme: {app: main, default: true}, second: {app: main}")

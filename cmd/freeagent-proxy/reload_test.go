@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 )
 
@@ -73,6 +74,16 @@ func (r *reloaded) says(want ...string) {
 			r.t.Errorf("the log's line does not say %q: %s", w, line)
 		}
 	}
+}
+
+// scraped is the proxy as one that is asked for its metrics.
+func (r *reloaded) scraped() *scraped {
+	r.t.Helper()
+	addresses, err := r.proxy.listening()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return &scraped{r.t, r.client, r.url, "http://" + addresses[len(addresses)-1]}
 }
 
 // gets expects a status.
@@ -189,12 +200,7 @@ func TestReloadOnOpenConnection(t *testing.T) {
 func TestReloadRefused(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, simNoLimits, noLimits)
-	s := &scraped{t, r.client, r.url, ""}
-	addresses, err := r.proxy.listening()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.admin = "http://" + addresses[len(addresses)-1]
+	s := r.scraped()
 	r.become(strings.Replace(noLimits, "guard: 0s", "guard: 0", 1)+"clients: {billing: {weight: 0}}\nlog: {level: loud}\n",
 		`"level":"error"`, "config.yaml:11: limits.guard: ", "config.yaml:13: clients.billing.weight: ", "config.yaml:14: log.level: ", "nothing tells it from others")
 	r.gets(http.StatusOK, "/v2/company")
@@ -244,6 +250,12 @@ func TestReloadNeedsRestart(t *testing.T) {
 		strings.Replace(noLimits, "guard: 0s", "guard: 2s", 1))
 	r.says(`"level":"info"`, `"changed":"client legacy removed; log.level"`,
 		`"needs_restart":"listen; client billing: listen; max_connections; limits.guard; log.format; the listener of client legacy, which stays open and lets nobody in"`)
+	for _, line := range []string{`"msg":"setting replaced","section":"clients","name":"legacy","setting":"removed"`,
+		`"msg":"setting waits for a restart","section":"","name":"","setting":"listen"`} {
+		if !strings.Contains(r.proxy.stderr.String(), line) {
+			t.Errorf("at level debug there is no %s", line)
+		}
+	}
 	ask(http.StatusUnauthorized)
 	if _, err := os.Stat(filepath.Join(w.folder, "new.sock")); err == nil {
 		t.Error("the new listener is there")
@@ -287,6 +299,29 @@ func TestReloadLimits(t *testing.T) {
 			t.Errorf("%d requests within 1s at FreeAgent, want about %d and no more", got, requests)
 		}
 		time.Sleep(time.Second) // what was counted before is over
+	}
+}
+
+// What is counted in Redis stays counted when the limits change, on every replica that has reloaded.
+func TestReloadLimitsInRedis(t *testing.T) {
+	t.Parallel()
+	limits := func(requests int) string {
+		return fmt.Sprintf("limits: {api: [{requests: %d, per: 1h}], guard: 0s}\n", requests)
+	}
+	w := newShared(t, simNoLimits, "redis://"+redistest.Start(t).Addr(), limits(3))
+	w.authorise(w.sim.Authorize("owner"))
+	r := &reloaded{world: w, client: w.client(false)}
+	r.proxy, r.url = w.serve()
+	r.scraped().come("linked", map[string]float64{`limiter_state{state="linked"}`: 1})
+	path := filepath.Join(w.folder, "config.yaml")
+	before := readText(t, path)
+	for _, step := range []struct{ limit, left int }{{3, 3}, {5, 2}, {4, 0}, {6, 1}} {
+		write(t, path, strings.Replace(before, limits(3), limits(step.limit), 1))
+		r.says("configuration reloaded")
+		for range step.left {
+			r.gets(http.StatusOK, "/v2/company", "Prefer: wait=0")
+		}
+		r.gets(http.StatusTooManyRequests, "/v2/company", "Prefer: wait=0")
 	}
 }
 
