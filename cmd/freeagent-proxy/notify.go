@@ -31,15 +31,12 @@ const (
 type notifier struct {
 	socket   string        // a path, or behind an @ an abstract name
 	watchdog time.Duration // how long systemd waits for a sign of life; 0: it does not
-	log      *zap.Logger
-
-	mu   sync.Mutex
-	said string // the status
+	said     string        // the status; attend's own
 }
 
 // newNotifier is nil if nobody wants to be told.
 func newNotifier(getenv func(string) string, log *zap.Logger) *notifier {
-	n := &notifier{socket: getenv("NOTIFY_SOCKET"), log: log}
+	n := &notifier{socket: getenv("NOTIFY_SOCKET")}
 	if n.socket == "" {
 		return nil
 	}
@@ -79,8 +76,8 @@ func (n *notifier) reloading() {
 }
 
 // attend says that we are ready, then how we stand, and gives a sign of life before half of the watchdog's time is over, as long as
-// check answers. A check that hangs is not begun again: no more signs come, and systemd ends us.
-func (n *notifier) attend(check func() (status string)) (stop func()) {
+// standing answers. Where it hangs it is not asked again: no more signs come, and systemd ends us.
+func (n *notifier) attend(standing func() (status string)) (stop func()) {
 	if n == nil {
 		return func() {}
 	}
@@ -95,7 +92,9 @@ func (n *notifier) attend(check func() (status string)) (stop func()) {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		answers := make(chan string, 1)
-		asking := n.ask(check, answers)
+		ask := func() { answers <- standing() }
+		asking := true
+		go ask() // it ends with its answer; one that hangs ends with the process
 		for {
 			select {
 			case <-ended:
@@ -105,7 +104,8 @@ func (n *notifier) attend(check func() (status string)) (stop func()) {
 				n.alive(status)
 			case <-ticker.C:
 				if !asking {
-					asking = n.ask(check, answers)
+					asking = true
+					go ask()
 				}
 			}
 		}
@@ -116,24 +116,16 @@ func (n *notifier) attend(check func() (status string)) (stop func()) {
 	}
 }
 
-// ask begins a check. Its goroutine ends with it: one that hangs ends with the process.
-func (n *notifier) ask(check func() string, answers chan<- string) (asking bool) {
-	go func() { answers <- check() }()
-	return true
-}
-
 // alive gives a sign of life, and says how we stand if that has changed.
 func (n *notifier) alive(status string) {
 	var assignments []string
 	if n.watchdog > 0 {
 		assignments = append(assignments, "WATCHDOG=1")
 	}
-	n.mu.Lock()
 	if status != n.said {
 		assignments = append(assignments, "STATUS="+status)
 	}
 	n.said = status
-	n.mu.Unlock()
 	if len(assignments) > 0 {
 		_ = n.send(assignments...)
 	}

@@ -184,7 +184,7 @@ func TestWatchdogOfDeadlock(t *testing.T) {
 	}
 	defer func() { s.close(ctx) }()
 	name, _ := cfg.DefaultAccount()
-	if got, want := s.check(), "serving, 0 of 1 account ready; account "+name+" needs authorisation"; got != want {
+	if got, want := s.standing(), "serving, 0 of 1 account ready; account "+name+" needs authorisation"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if err := s.tokens.Close(ctx); err != nil {
@@ -200,7 +200,7 @@ func TestWatchdogOfDeadlock(t *testing.T) {
 	}})
 	m := newManager(t, false)
 	n := newNotifier(fakeEnv("NOTIFY_SOCKET="+m.name, "WATCHDOG_USEC=100000", "WATCHDOG_PID="+strconv.Itoa(os.Getpid())), zap.NewNop())
-	defer n.attend(s.check)()
+	defer n.attend(s.standing)()
 	m.hears(patience, "WATCHDOG=1", "STATUS=serving")
 	stuck.Store(true)
 	var asking sync.WaitGroup

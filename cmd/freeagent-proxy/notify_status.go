@@ -11,8 +11,8 @@ import (
 	"freeagent-proxy/tokens"
 )
 
-// check says in words how we stand. It takes every lock that requests need, so that it does not return if they would not either.
-func (s *server) check() string {
+// standing says in words how we stand. It takes the locks that requests need, so that it does not return if they would not either.
+func (s *server) standing() string {
 	cfg := s.config()
 	var usage [4]limiter.Usage
 	s.limiter.AppendUsage(usage[:0], proxy.EgressBudget(windows(cfg.Limits.Egress), 0))

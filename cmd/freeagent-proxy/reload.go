@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -163,7 +162,7 @@ func (s *server) loadMore(old, now Config) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), loadPatience)
 	defer cancel()
-	if err := s.tokens.Load(ctx, names); err != nil && !errors.Is(err, context.Canceled) {
+	if err := s.tokens.Load(ctx, names); err != nil {
 		s.log.Error("grants of new accounts cannot be read; it is tried again until they can, see to the store", zap.Error(err))
 	}
 }

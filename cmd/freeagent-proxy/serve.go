@@ -30,9 +30,10 @@ func (c *command) serveCommand() *cobra.Command {
 	return c.configFlag(&cobra.Command{
 		Use:   "serve",
 		Short: "Run the proxy",
-		Long: `Runs the proxy until SIGINT or SIGTERM. SIGHUP makes it read its configuration anew. Without a configuration file it serves one account
-named "default", from FREEAGENT_CLIENT_ID, FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and
-FREEAGENT_BASE_URL.`,
+		Long: `Runs the proxy until SIGINT or SIGTERM. SIGHUP makes it read its configuration anew.
+
+Without a configuration file it serves one account named "default", from FREEAGENT_CLIENT_ID,
+FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and FREEAGENT_BASE_URL.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context()) },
 	})
@@ -317,7 +318,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.watch != nil {
 		serving.Go(func() error { s.watch(failed); return nil })
 	}
-	defer s.notify.attend(s.check)()
+	defer s.notify.attend(s.standing)()
 	<-failed.Done()
 	defer s.notify.stopping()()
 	s.log.Info("shutting down; what was sent to FreeAgent is finished, what waits is answered 503")
