@@ -132,9 +132,9 @@ func notified(t *testing.T, m *manager) {
 	if _, err := w.sim.Fault(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(7 * time.Second)}); err != nil {
 		t.Fatal(err)
 	}
+	seen := len(w.arrivals())
 	var slow sync.WaitGroup
 	slow.Go(func() { r.gets(http.StatusOK, "/v2/company") })
-	seen := len(w.arrivals())
 	eventually(t, "the request at FreeAgent", func() bool { return len(w.arrivals()) > seen })
 	if err := r.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
