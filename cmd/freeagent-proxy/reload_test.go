@@ -269,7 +269,7 @@ func TestReloadNeedsRestart(t *testing.T) {
 func TestReloadLimits(t *testing.T) {
 	t.Parallel()
 	limits := func(requests int) string {
-		return fmt.Sprintf("limits: {api: [{requests: %d, per: 1s}], guard: 0s, max_wait: 1m}\n", requests)
+		return fmt.Sprintf("limits: {api: [{requests: %d, per: 1s}], guard: 200ms, max_wait: 1m}\n", requests)
 	}
 	r := newReloaded(t, simNoLimits, limits(6))
 	busiest := func() int {
@@ -289,7 +289,7 @@ func TestReloadLimits(t *testing.T) {
 		eventually(t, "the windows are over", func() bool { return time.Since(began) > 3*time.Second })
 		ended.Store(true)
 		asking.Wait()
-		return mostWithin(r.arrivals(), began, time.Second-50*time.Millisecond)
+		return mostWithin(r.arrivals(), began, time.Second)
 	}
 	for _, requests := range []int{6, 3, 20} {
 		if requests != 6 {
