@@ -27,7 +27,7 @@ type exchange struct {
 	control   http.ResponseController
 	idle      time.Duration // how long the client may take none of the answer
 	moved     time.Time     // when the deadline for that was last set
-	now       time.Time     // when something of FreeAgent's answer last came
+	came      time.Time     // when something of FreeAgent's answer last came
 	began     time.Time
 	requestID string
 	method    string
@@ -35,6 +35,8 @@ type exchange struct {
 	client    string
 	account   string
 	budgets   []limiter.Budget // that it is counted in, once that is known
+	settings  *settings        // by which it is judged
+	debug     *zap.Logger      // what wants to know each decision; nil: nobody
 	rateLimit *rateLimit       // what the client is told of them
 	reason    string           // why we refused, or how the transfer ended
 	status    int              // 0 until the header is written
@@ -73,6 +75,7 @@ func (p *Proxy) newExchange() any {
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.ResponseWriter, x.control = w, *http.NewResponseController(w)
+	x.settings, x.debug = p.settings.Load(), p.listening()
 	x.idle, x.began = p.config.Timeout, time.Now()
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0
@@ -114,6 +117,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 		x.reason = "client had left, or closed its half of the connection, before the answer"
 	}
 	x.took = time.Since(x.began)
+	x.explainAnswer()
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
@@ -153,7 +157,7 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 // extend gives the client another while to take some of the answer; each write does. net/http takes the deadline off the
 // connection behind each answer, so it is never one of an earlier request that holds.
 func (x *exchange) extend() {
-	now := x.now // which was a moment ago: what comes is written at once
+	now := x.came // which was a moment ago: what comes is written at once
 	if now.IsZero() {
 		now = time.Now()
 	}
@@ -175,7 +179,7 @@ func (x *exchange) WriteHeader(status int) {
 // Write notes the implied 200.
 func (x *exchange) Write(p []byte) (int, error) {
 	x.extend()
-	x.now = time.Time{}
+	x.came = time.Time{}
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}

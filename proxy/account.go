@@ -76,13 +76,13 @@ func egressHeadroom(windows []limiter.Window) int {
 	return smallest / 50
 }
 
-func (p *Proxy) openAccounts(accounts []Account, egress []limiter.Window) {
+func (s *settings) openAccounts(accounts []Account, egress []limiter.Window) {
 	for _, a := range accounts {
 		opened := &account{Account: a}
 		if len(egress) > 0 {
 			opened.egress = []limiter.Budget{EgressBudget(egress, egressHeadroom(egress))}
 		}
-		p.accounts[a.Name] = opened
+		s.accounts[a.Name] = opened
 	}
 }
 
@@ -132,7 +132,7 @@ type passage struct {
 
 // route finds the account that a request is for, which its client may use: the one its path names, else its
 // X-FreeAgent-Account, else the client's only or default one; and the company.
-func (p *Proxy) route(r *http.Request, t target, c *client) (passage, error) {
+func (s *settings) route(r *http.Request, t target, c *client) (passage, error) {
 	name := t.account
 	if name == "" {
 		name = strings.TrimSpace(r.Header.Get("X-Freeagent-Account"))
@@ -145,7 +145,7 @@ func (p *Proxy) route(r *http.Request, t target, c *client) (passage, error) {
 	case found != nil:
 	case name == "":
 		return passage{}, errAccountRequired
-	case c == p.clients.anonymous:
+	case c == s.clients.anonymous:
 		return passage{}, errUnknownAccount
 	default: // whether there is such an account is not for this client to know
 		return passage{}, &forbidden{c.Name, "may use no account of this name", "accounts"}

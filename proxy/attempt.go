@@ -137,11 +137,11 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if b.read && b.left > 0 && b.x.status != 0 {
 		_ = b.x.control.Flush()
 	}
-	b.x.now = time.Time{}
+	b.x.came = time.Time{}
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 || !b.read {
 		alive := b.progress()
-		b.x.now = b.began.Add(alive)
+		b.x.came = b.began.Add(alive)
 		if !b.read {
 			b.x.tally.Answered = alive
 		}

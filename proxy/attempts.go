@@ -50,7 +50,9 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 			return s.instead(err)
 		}
 		s.forgetTrouble()
+		began := s.x.now()
 		resp, err := s.send(req, token, permit)
+		s.explainAttempt(resp, err, began)
 		again := false
 		if err != nil {
 			again, s.replayed = s.repeatable(req, err), 0
@@ -61,6 +63,7 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
+		s.explainAgain(resp)
 	}
 }
 
@@ -86,11 +89,13 @@ func (s *sending) leave() (tokens.Token, *limiter.Permit, error) {
 
 func (s *sending) token() (tokens.Token, error) {
 	if token, ok := s.p.config.Tokens.TokenNow(s.account.Name); ok {
+		s.explainToken("memory", nil)
 		return token, nil
 	}
 	token, err := s.waitForToken(func(ctx context.Context) (tokens.Token, error) {
 		return s.p.config.Tokens.Token(ctx, s.account.Name)
 	})
+	s.explainToken("a refresh, or another process", err)
 	if err == nil && s.presence.Err() != nil {
 		return token, errClientGone
 	}
@@ -112,16 +117,19 @@ func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) 
 // passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
 	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.client.Weight}
-	if s.client == s.p.clients.self {
+	if s.client == s.x.settings.clients.self {
 		request.Budgets = aside(s.budgets)
 	}
+	began := s.x.now()
 	permit, err := s.p.config.Limiter.Take(context.Background(), request)
 	if err == nil || s.patience == 0 || !errors.As(err, new(*limiter.OverBudgetError)) {
+		s.explainPermit("not at all", began, err)
 		return permit, err
 	}
 	defer s.countWait(time.Now())
 	request.MaxWait = s.patience
 	permit, err = s.p.config.Limiter.Take(s.presence, request)
+	s.explainPermit("for its turn", began, err)
 	if err != nil && s.presence.Err() != nil {
 		return nil, errClientGone
 	}

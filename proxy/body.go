@@ -58,7 +58,7 @@ type body struct {
 	size     int64
 	acquired int64
 	owner    *bodies
-	changed  bool // URLs in it were rewritten
+	replaced int // URLs in it that were rewritten
 }
 
 // read takes in the request's body. Its errors are errBodyTooLarge, errBodyBroken and errBodyStalled
@@ -93,7 +93,7 @@ func (b *body) fromClient(x *exchange, r *http.Request, client io.Reader) error 
 	defer x.urls.proxy.buffers.Put(window)
 	src := x.urls.request(r, client, window)
 	err := b.from(src, r.ContentLength, 2*r.ContentLength+growth)
-	b.changed = src.changed
+	b.replaced = src.replaced
 	return err
 }
 

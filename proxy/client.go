@@ -29,13 +29,13 @@ var freeAgentHosts = []string{"api.freeagent.com", "api.sandbox.freeagent.com"}
 // admit keeps out what no program of ours sends: unknown methods, names that are
 // not ours (DNS rebinding), and requests that a web page makes a browser send. A
 // client that has shown a key or a certificate may call us by any name.
-func (p *Proxy) admit(r *http.Request, shown bool) error {
+func (p *Proxy) admit(x *exchange, r *http.Request, shown bool) error {
 	switch {
 	case r.Method == http.MethodConnect:
 		return errConnect
 	case !slices.Contains(methods, r.Method):
 		return errMethod
-	case !shown && !p.answersTo(r):
+	case !shown && !p.answersTo(x, r):
 		return errHost
 	case isCrossSite(r):
 		return errCrossSite
@@ -45,12 +45,12 @@ func (p *Proxy) admit(r *http.Request, shown bool) error {
 
 // answersTo reports whether the request's Host is one of ours. No Host at all is an
 // HTTP/1.0 program, never a browser.
-func (p *Proxy) answersTo(r *http.Request) bool {
+func (p *Proxy) answersTo(x *exchange, r *http.Request) bool {
 	if r.Host == "" {
 		return true
 	}
 	host := canonicalHost(r.Host)
-	if isLoopbackHost(host) || p.hosts[host] {
+	if isLoopbackHost(host) || x.settings.hosts[host] {
 		return true
 	}
 	if isAbsolute(r.RequestURI) && (host == canonicalHost(p.config.Upstream.Host) || slices.Contains(freeAgentHosts, host)) {

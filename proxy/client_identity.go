@@ -16,6 +16,7 @@ type clients struct {
 	anonymous     *client // everyone; nil if the configuration names clients
 	operator      *client // at the operator's own entrance
 	self          *client // at our own
+	gone          *client // at a listener that was a client's own
 	named         map[string]*client
 	byKey         map[[sha256.Size]byte]*client
 	byCertificate map[string]*client
@@ -30,33 +31,51 @@ type network struct {
 	client *client
 }
 
-func (p *Proxy) openClients(named []Client) {
-	p.clients = clients{
-		operator:      p.openClient(Client{Name: Operator, Weight: 1, MaxWait: p.config.MaxWait}),
+func (s *settings) openClients(c *Config, standIns standIns) {
+	s.clients = clients{
+		operator:      s.openClient(Client{Name: Operator, Weight: 1, MaxWait: c.MaxWait}),
+		self:          s.openClient(Client{Name: Self, ReadOnly: true}),
+		gone:          new(client),
 		named:         make(map[string]*client),
 		byKey:         make(map[[sha256.Size]byte]*client),
 		byCertificate: make(map[string]*client),
-		trusted:       p.config.TrustedProxies,
-		standIns:      p.standIns,
+		trusted:       c.TrustedProxies,
+		standIns:      standIns,
 	}
-	if len(named) == 0 {
-		p.clients.anonymous = p.openClient(Client{Name: Anonymous, MaxWait: p.config.MaxWait})
+	if len(c.Clients) == 0 {
+		s.clients.anonymous = s.openClient(Client{Name: Anonymous, MaxWait: c.MaxWait})
 	}
-	for _, c := range named {
-		opened := p.openClient(c)
-		p.clients.named[c.Name] = opened
+	for _, c := range c.Clients {
+		opened := s.openClient(c)
+		s.clients.named[c.Name] = opened
 		for _, digest := range c.Keys {
-			p.clients.byKey[digest] = opened
+			s.clients.byKey[digest] = opened
 		}
 		if c.Certificate != "" {
-			p.clients.byCertificate[c.Certificate] = opened
+			s.clients.byCertificate[c.Certificate] = opened
 		}
 		for _, prefix := range c.Networks {
-			p.clients.byNetwork = append(p.clients.byNetwork, network{prefix.Masked(), opened})
+			s.clients.byNetwork = append(s.clients.byNetwork, network{prefix.Masked(), opened})
 		}
 	}
-	p.clients.self = p.openClient(Client{Name: Self, ReadOnly: true})
-	slices.SortFunc(p.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
+	slices.SortFunc(s.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
+}
+
+// at is who comes in at a listener of its own, named like its client; nil: the listener is everybody's. A
+// client that is configured no more leaves a listener behind which is nobody's.
+func (c *clients) at(entrance string) *client {
+	switch entrance {
+	case "":
+		return nil
+	case Operator:
+		return c.operator
+	case Self:
+		return c.self
+	}
+	if found := c.named[entrance]; found != nil {
+		return found
+	}
+	return c.gone
 }
 
 // recognise finds the client by what it alone can show: its key, else its certificate. nil: it shows neither.
@@ -91,6 +110,8 @@ func (c *clients) identify(r *http.Request, shown, listener *client) (*client, e
 		return shown, nil
 	case c.anonymous == nil && apiKey(r) != "":
 		return nil, errUnknownKey
+	case listener != nil && listener == c.gone:
+		return nil, fmt.Errorf("%w: it came in at a listener whose client is configured no more", errUnknownClient)
 	case listener != nil:
 		return listener, nil
 	case c.anonymous != nil:

@@ -66,7 +66,7 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 		pr.Out.Header["X-Subdomain"] = []string{s.subdomain}
 	}
 	s.x.urls.ask(pr.Out.Header)
-	if s.body.changed {
+	if s.body.replaced > 0 {
 		forget(pr.Out.Header)
 	}
 }

@@ -117,13 +117,16 @@ func (p *Proxy) forwardOnce(x *exchange, r *http.Request, to passage, t target, 
 	k.claim, k.kept, err = p.config.Outcomes.Begin(ctx, k.name, outcomes.Fingerprint(k.print.Sum(nil)))
 	switch {
 	case err != nil:
+		x.explainKeyed("refused")
 		return err
 	case k.kept == nil:
+		x.explainKeyed("new, so the request is sent")
 		defer k.claim.End()
 		return p.forward(x, r, to, t, b)
 	case k.kept.Cut:
 		return x.notKept(k.kept)
 	}
+	x.explainKeyed("known, so the answer that was kept is given again")
 	x.Header()[replayedHeader] = []string{"true"}
 	if err := p.forward(x, r, to, t, b); err != nil {
 		return err

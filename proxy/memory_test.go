@@ -76,7 +76,7 @@ func TestNoDisk(t *testing.T) {
 	got.refused(t, 503, "the disk with the temporary files")
 	equal(t, "Retry-After", got.header.Get("Retry-After"), "10")
 	u.nothing()
-	if n := len(r.log.lines("request failed in the proxy itself")); n != 1 {
+	if n := len(r.log.lines("request failed in the proxy itself; if the error names a file see to the disk, else please report it")); n != 1 {
 		t.Errorf("%d errors logged, want 1", n)
 	}
 	r.do("POST", "/v2/x", fmt.Sprint(u.url)).passed(t, 200, fine)

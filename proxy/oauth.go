@@ -47,7 +47,7 @@ func (p *Proxy) handOut(x *exchange, r *http.Request, t target, shown, listener 
 	if err != nil {
 		return err
 	}
-	who, key, err := p.clients.grantee(r, request, shown, listener)
+	who, key, err := x.settings.clients.grantee(r, request, shown, listener)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errTokenDenied, err)
 	}

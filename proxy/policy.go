@@ -54,12 +54,12 @@ type access struct {
 }
 
 // openClient makes a client. Accounts that are not configured are none.
-func (p *Proxy) openClient(c Client) *client {
+func (s *settings) openClient(c Client) *client {
 	opened := &client{Client: c, accounts: make(map[string]*access), methods: allowedMethods(c)}
 	for _, path := range c.Paths {
 		opened.paths = append(opened.paths, newPathPattern(path))
 	}
-	for name, account := range p.accounts {
+	for name, account := range s.accounts {
 		if len(c.Accounts) == 0 || slices.Contains(c.Accounts, name) {
 			a := &access{account: account, share: shareOf(account.API, c.Share)}
 			a.budgets = a.counted(opened, strings.ToLower(c.Subdomain))

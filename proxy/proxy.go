@@ -71,10 +71,8 @@ type Limiter interface {
 // Proxy is an http.Handler. It is a bare handler on purpose: http.ServeMux answers a
 // path with a doubled slash by a redirect, and many clients stop there.
 type Proxy struct {
-	config    Config
-	accounts  map[string]*account
-	clients   clients
-	hosts     map[string]bool
+	config    Config // of which settings has its own
+	settings  atomic.Pointer[settings]
 	bodies    *bodies
 	draining  context.Context // ends when Drain is called
 	drain     context.CancelFunc
@@ -88,16 +86,13 @@ type Proxy struct {
 
 	lastOrigin atomic.Pointer[clientOrigin] // the client's that was last worked out
 
-	oneAtATime oneAtATime
-	writes     *writes // that are under way
+	writes *writes // that are under way
 }
 
 // New makes a Proxy. It starts nothing.
 func New(c Config) *Proxy {
 	p := &Proxy{
 		config:    c,
-		accounts:  make(map[string]*account),
-		hosts:     make(map[string]bool),
 		bodies:    newBodies(),
 		standIns:  standIns{c.Sealer},
 		transport: newTransport(c.Upstream),
@@ -105,16 +100,11 @@ func New(c Config) *Proxy {
 		gzips:     newGzips(),
 		origin:    []string{upstreamOrigin(c.Upstream)},
 
-		oneAtATime: newOneAtATime(c.OneAtATime),
-		writes:     newWrites(),
+		writes: newWrites(),
 	}
 	p.exchanges.New = p.newExchange
 	p.draining, p.drain = context.WithCancel(context.Background())
-	for _, host := range c.Hosts {
-		p.hosts[canonicalHost(host)] = true
-	}
-	p.openAccounts(c.Accounts, c.Egress)
-	p.openClients(c.Clients)
+	p.Reconfigure(c)
 	return p
 }
 
@@ -123,70 +113,76 @@ func New(c Config) *Proxy {
 func (p *Proxy) Drain() { p.drain() }
 
 // ServeHTTP answers one request, always: by FreeAgent's answer or by a refusal.
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.answer(w, r, nil) }
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.answer(w, r, "") }
 
-// For is the Proxy at a listener of one client's own: who comes in there and shows no key or certificate of another is that client.
-func (p *Proxy) For(client string) http.Handler { return entrance{p, p.clients.named[client]} }
+// For is the Proxy at a listener of one client's own: who comes in there and shows no key or certificate of another is that client,
+// as long as there is such a client.
+func (p *Proxy) For(client string) http.Handler { return entrance{p, client} }
 
 // ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything.
-func (p *Proxy) ForOperator() http.Handler { return entrance{p, p.clients.operator} }
+func (p *Proxy) ForOperator() http.Handler { return entrance{p, Operator} }
 
 // ForSelf is the Proxy at the entrance of the process that it is part of: who comes in there is the client Self, may read
 // everything, and never waits. Its requests are counted as all are, but programs are paced as if they had not been.
-func (p *Proxy) ForSelf() http.Handler { return entrance{p, p.clients.self} }
+func (p *Proxy) ForSelf() http.Handler { return entrance{p, Self} }
 
 // entrance is the Proxy at a listener that tells who comes in.
 type entrance struct {
 	proxy  *Proxy
-	client *client
+	client string
 }
 
 func (e entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.proxy.answer(w, r, e.client) }
 
-func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, listener *client) {
+func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, entrance string) {
 	x := p.begin(w, r)
 	defer p.finish(x, r)
-	if err := p.serve(x, r, listener); err != nil {
+	if err := p.serve(x, r, x.settings.clients.at(entrance)); err != nil {
 		p.refuse(x, r, err)
 	}
 }
 
 // serve is the life of a request, from top to bottom.
 func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
-	shown := p.clients.recognise(r)
-	if err := p.admit(r, shown != nil); err != nil {
+	shown := x.settings.clients.recognise(r)
+	if err := p.admit(x, r, shown != nil); err != nil {
 		return err // 403, 405, 421
 	}
 	target, unusable := parseTarget(r.RequestURI)
 	if target.oauth != "" {
 		return p.oauth(x, r, target, shown, listener) // 400, 401, 404, 408, 413, 503
 	}
-	client, err := p.clients.identify(r, shown, listener)
+	client, err := x.settings.clients.identify(r, shown, listener)
 	if err != nil {
 		return err // 401
 	}
 	x.client = client.Name
+	x.explainClient(r, shown, listener, client)
 	if unusable != nil {
 		return unusable // 400, 404
 	}
 	if err := client.permits(r.Method, target); err != nil {
 		return err // 403
 	}
-	to, err := p.route(r, target, client)
+	to, err := x.settings.route(r, target, client)
 	if err != nil {
 		return err // 400, 403, 404
 	}
 	x.account, x.budgets, x.rateLimit = to.account.Name, to.budgets, to.rateLimit
+	x.explainRoute(target, r, to)
 	x.urls = p.rewriter(x, r, target, client)
 	if x.keyed, err = p.keyed(r, to, target); err != nil {
 		return err // 400
 	}
-	target.query = x.urls.query(r, target.query)
+	query := x.urls.query(r, target.query)
+	rewritten := query != target.query
+	target.query = query
 	body, err := p.readBody(x, r)
 	if err != nil {
 		return err // 400, 408, 413, 503
 	}
 	defer body.Close()
+	x.explainBody(body, rewritten)
 	if x.keyed != nil {
 		return p.forwardOnce(x, r, to, target, body) // 409, 422, 503, or as below
 	}

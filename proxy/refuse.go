@@ -108,7 +108,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 		return // too late: the answer has begun
 	}
 	if f.status == http.StatusInternalServerError || errors.Is(err, errBodyStorage) {
-		p.config.Log.Error("request failed in the proxy itself", zap.String("request_id", x.requestID), zap.Error(err))
+		p.config.Log.Error("request failed in the proxy itself; if the error names a file see to the disk, else please report it", zap.String("request_id", x.requestID), zap.Error(err))
 	}
 	var failed *upstreamError
 	x.upstream, x.tally.Error = false, f.kind
@@ -223,7 +223,7 @@ func explainClient(err error) (refusal, bool) {
 	case errors.Is(err, errUnknownClient):
 		f.status, f.asks = http.StatusUnauthorized, "freeagent-proxy"
 		f.details = "this program is none of the proxy's clients; send its key as Bearer token, as Basic password or in X-Api-Key"
-	case errors.Is(err, errUnknownAccount):
+	case errors.Is(err, errUnknownAccount), errors.Is(err, tokens.ErrUnknownAccount) && !errors.Is(err, tokens.ErrUnavailable): // it may have been taken out meanwhile
 		f.status, f.details = http.StatusNotFound, "no account of this name is configured; see accounts in the configuration"
 	case errors.Is(err, errAccountRequired):
 		f.status = http.StatusBadRequest

@@ -50,7 +50,7 @@ func (o oneAtATime) entry(method string, t target) string {
 // had before the permit: permits that wait for their turn would be used long after they were counted. A good token is
 // waited for before, so that a slow refresh holds up those who wait once, not one after the other.
 func (s *sending) turn(method string) (end func(), err error) {
-	write := s.p.oneAtATime.entry(method, s.target)
+	write := s.x.settings.oneAtATime.entry(method, s.target)
 	if write == "" {
 		return func() {}, nil
 	}
@@ -61,10 +61,14 @@ func (s *sending) turn(method string) (end func(), err error) {
 	if s.account.Practice { // else FreeAgent knows one company, whatever X-Subdomain says
 		key.Work = s.subdomain + " " + write
 	}
-	defer s.countWait(time.Now())
+	began := time.Now()
+	defer s.countWait(began)
 	end, err = s.p.config.Turns.Take(s.presence, key, s.patience)
 	if err != nil && s.presence.Err() != nil {
 		return nil, errClientGone
+	}
+	if err == nil {
+		s.explainTurn(write, began)
 	}
 	return end, err
 }

@@ -13,10 +13,12 @@ import (
 // upstream, and finds it where a value begins with it. A nil urls rewrites nothing.
 type urls struct {
 	proxy   *Proxy
+	public  *url.URL // how programs reach us, as configured; may be nil
 	account string
 	prefix  string // /accounts/NAME if the path chose the account, so that a rewritten URL does as well; else empty
 	outward wanted // what is rewritten in answers: exactly what FreeAgent writes
 	plain   rewrittenBody
+	zipped  int // URLs that were rewritten in an answer that is zipped
 }
 
 // rewriter decides whether an exchange's URLs are rewritten, and to what the client's are.
@@ -24,14 +26,14 @@ func (p *Proxy) rewriter(x *exchange, r *http.Request, t target, c *client) *url
 	if c.Passthrough {
 		return nil
 	}
-	origin, prefix := p.clientOrigin(r), ""
+	origin, prefix := p.clientOrigin(x, r), ""
 	if t.account != "" {
 		prefix = accountPrefix(t.account)
 	}
 	if origin == "" || origin+prefix == p.origin[0] {
 		return nil
 	}
-	x.rewrite.proxy, x.rewrite.account, x.rewrite.prefix = p, x.account, prefix
+	x.rewrite.proxy, x.rewrite.public, x.rewrite.account, x.rewrite.prefix = p, x.settings.publicURL, x.account, prefix
 	x.rewrite.outward = wanted{origins: p.origin, with: origin + prefix}
 	return &x.rewrite
 }
@@ -41,12 +43,12 @@ func accountPrefix(name string) string { return "/accounts/" + name }
 // clientOrigin is scheme and host by which the client reaches us; empty if that cannot be told, or cannot be
 // written into JSON and XML as it is. A program that takes us for an HTTP proxy names
 // FreeAgent; with http: it does not try to tunnel.
-func (p *Proxy) clientOrigin(r *http.Request) string {
+func (p *Proxy) clientOrigin(x *exchange, r *http.Request) string {
 	host, scheme := clientHost(r), "http://"
 	switch {
 	case isAbsolute(r.RequestURI):
-	case p.config.PublicURL != nil:
-		return p.config.PublicURL.Scheme + "://" + p.config.PublicURL.Host
+	case x.settings.publicURL != nil:
+		return x.settings.publicURL.Scheme + "://" + x.settings.publicURL.Host
 	case r.TLS != nil:
 		scheme = "https://"
 	}
@@ -106,7 +108,7 @@ func upstreamOrigin(upstream *url.URL) string {
 func (u *urls) inward(r *http.Request) *wanted {
 	w := &wanted{anyCase: true, prefix: accountPrefix(u.account), with: u.proxy.origin[0]}
 	hosts := []string{clientHost(r)}
-	if public := u.proxy.config.PublicURL; public != nil && !strings.EqualFold(public.Host, hosts[0]) {
+	if public := u.public; public != nil && !strings.EqualFold(public.Host, hosts[0]) {
 		hosts = append(hosts, public.Host)
 	}
 	for _, host := range hosts {

@@ -89,7 +89,7 @@ func (u *urls) zippedIn(zipped []byte, out *wanted, f format) bool {
 	plain := u.reader(out, f, unzip)
 	defer plain.Close()
 	_, err := io.Copy(io.Discard, plain)
-	return err == nil && plain.changed
+	return err == nil && plain.replaced > 0
 }
 
 func (u *urls) gzipped(x *exchange, out *wanted, f format, answer io.ReadCloser) io.ReadCloser {
@@ -126,6 +126,7 @@ func (b *gzippedBody) Read(p []byte) (int, error) {
 // Close gives back what can be used again.
 func (b *gzippedBody) Close() error {
 	if b.buffer != nil {
+		b.x.rewrite.zipped = b.plain.replaced
 		_ = b.plain.Close()
 		b.plain.buffers.Put(b.buffer)
 		b.buffer, b.err = nil, io.ErrClosedPipe

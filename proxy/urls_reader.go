@@ -15,7 +15,7 @@ type rewritten struct {
 	insert           []byte // what has to be handed on before them
 	inserting        []byte
 	err              error // the source's
-	changed          bool
+	replaced         int   // how many finds gave way
 }
 
 func (r *rewritten) Read(p []byte) (int, error) {
@@ -60,7 +60,9 @@ func (r *rewritten) look() bool {
 	f := r.scanner.scan(r.window[:r.end], r.sure, r.err != nil)
 	moved := f.sure > r.sure || f.drop > 0
 	r.sure, r.drop, r.insert = f.sure, f.drop, f.insert
-	r.changed = r.changed || f.drop > 0
+	if f.drop > 0 {
+		r.replaced++
+	}
 	return moved
 }
 

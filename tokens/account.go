@@ -120,8 +120,9 @@ func (a *account) fail(err error, now time.Time) {
 	a.notBefore = now.Add(pause)
 }
 
-// due is when something must be done though nobody asks; zero: never.
-func (a *account) due(now time.Time) time.Time {
+// due is when something must be done though nobody asks; zero: never. For an account that is not configured, that is to pay
+// what is owed to the store.
+func (a *account) due(now time.Time, configured bool) time.Time {
 	if a.flight != nil {
 		return time.Time{} // when it ends we look again
 	}
@@ -133,6 +134,9 @@ func (a *account) due(now time.Time) time.Time {
 	}
 	if a.owed != nothing {
 		earliest(a.saveAt)
+	}
+	if !configured {
+		return due
 	}
 	if a.refused != nil {
 		earliest(later(a.notBefore, now))
@@ -160,7 +164,7 @@ func (m *Manager) schedule(a *account) {
 		a.timer = nil
 	}
 	now := time.Now()
-	if due := a.due(now); !due.IsZero() && m.open.Err() == nil {
+	if due := a.due(now, m.configured(a.name)); !due.IsZero() && m.open.Err() == nil {
 		a.timer = time.AfterFunc(due.Sub(now), func() { m.wake(a) })
 	}
 }
@@ -171,7 +175,7 @@ func (m *Manager) wake(a *account) {
 	defer a.mu.Unlock()
 	now := time.Now()
 	cur := a.current.Load()
-	ready := !now.Before(a.notBefore)
+	ready := !now.Before(a.notBefore) && m.configured(a.name)
 	switch {
 	case ready && a.refused != nil:
 		m.start(a, errand{refresh: true, replace: served(cur)})

@@ -33,6 +33,19 @@ func (m *Manager) Start(ctx context.Context, names []string) error {
 	return err
 }
 
+// Load loads the grants of accounts that were configured since Start. An error tells what could not be loaded, which is tried again.
+func (m *Manager) Load(ctx context.Context, names []string) error {
+	_, err := m.load(ctx, names)
+	for _, name := range names { // one that was configured before may have something due
+		if a, unknown := m.account(name); unknown == nil {
+			a.mu.Lock()
+			m.schedule(a)
+			a.mu.Unlock()
+		}
+	}
+	return err
+}
+
 // loadsAtOnce is how many grants are loaded at the same time: enough to hide the way to Redis and back.
 const loadsAtOnce = 32
 
@@ -107,7 +120,7 @@ func (m *Manager) sweep() {
 	for a := range m.all {
 		a.mu.Lock()
 		now := time.Now()
-		idle := a.flight == nil && a.refused == nil && !now.Before(a.notBefore)
+		idle := m.configured(a.name) && a.flight == nil && a.refused == nil && !now.Before(a.notBefore)
 		switch {
 		case idle && !a.known:
 			m.start(a, errand{})

@@ -188,6 +188,13 @@ func (m *Manager) app(name string) (App, error) {
 	return app, nil
 }
 
+// configured reports whether there is such an account. One that was removed from the configuration keeps its grant, and what it
+// had in memory serves whoever has asked for it before, but it is not refreshed any more.
+func (m *Manager) configured(name string) bool {
+	_, ok := m.cfg.App(name)
+	return ok
+}
+
 // entry returns what is known of an account, configured or not.
 func (m *Manager) entry(name string) *account {
 	entry, _ := m.accounts.LoadOrStore(name, newAccount(name))

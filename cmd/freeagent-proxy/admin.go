@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,22 +21,44 @@ func (r *readiness) shut() { r.closing.Store(true) }
 
 // adminHandler serves the operator: the page, what probes ask, and what Prometheus keeps.
 func (s *server) adminHandler() http.Handler {
-	return admin.New(admin.Config{
+	s.exposed = s.metricsHandler()
+	s.renewPage()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.page.Load()).ServeHTTP(w, r) })
+}
+
+// renewPage makes the operator's page as the configuration that holds wants it. Whoever is at FreeAgent to connect an account has to
+// begin anew, and it is forgotten who guessed passwords.
+func (s *server) renewPage() {
+	cfg := s.config()
+	page := admin.New(admin.Config{
 		Status:    func(context.Context) admin.Status { return s.status() },
 		Begin:     s.beginConnect,
 		Finish:    s.finishConnect,
-		FreeAgent: s.cfg.Upstream.BaseURL,
-		Password:  s.cfg.Admin.Password.Reveal(),
-		PublicURL: s.cfg.Admin.PublicURL,
-		Hosts:     s.cfg.hosts(),
+		FreeAgent: cfg.Upstream.BaseURL,
+		Password:  cfg.Admin.Password.Reveal(),
+		PublicURL: cfg.Admin.PublicURL,
+		Hosts:     cfg.hosts(),
 		Source:    s.proxy.ClientAddress,
 		Observe:   observeAdmin(s.log),
 		Open: map[string]http.Handler{
 			"/healthz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") }),
 			"/readyz":  http.HandlerFunc(s.readyz),
-			"/metrics": s.metricsHandler(),
+			"/metrics": s.exposed,
 		},
 	})
+	s.page.Store(&page)
+}
+
+// samePage says whether the operator's page stays as it is.
+func samePage(a, b Config) bool {
+	return a.Admin.Password == b.Admin.Password && urlText(a.Admin.PublicURL) == urlText(b.Admin.PublicURL) && slices.Equal(a.hosts(), b.hosts())
+}
+
+func urlText(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return u.String()
 }
 
 // adminURL is where the operator's page is, on this machine.
@@ -57,8 +80,8 @@ func (s *server) notReady() string {
 	if s.ready.closing.Load() {
 		return "shutting down"
 	}
-	names := slices.Sorted(maps.Keys(s.cfg.Accounts))
-	if fallback, ok := s.cfg.DefaultAccount(); ok {
+	names := slices.Sorted(maps.Keys(s.config().Accounts))
+	if fallback, ok := s.config().DefaultAccount(); ok {
 		names = []string{fallback}
 	}
 	var reason string

@@ -23,8 +23,8 @@ func (c *command) checkCommand() *cobra.Command {
 		Short: "Check the configuration; with --online also the store and FreeAgent",
 		Long: `Reports every problem of the configuration at once, with its key and line.
 
-With --online it also makes sure that the store can be read and written, and makes one API call for
-each account, which gets a new token only if the stored one has ended. Of Redis it also checks version and
+With --online it also makes sure that FreeAgent's token endpoint can be reached and that the store can be read and written,
+and makes one API call for each account, which gets a new token only if the stored one has ended. Of Redis it also checks version and
 permissions, and warns of what could lose data. It works whether the proxy runs or not.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), online) },
@@ -42,10 +42,13 @@ func (c *command) check(ctx context.Context, online bool) error {
 		fmt.Fprintln(c.stdout, "note:", note)
 	}
 	fmt.Fprintf(c.stdout, "configuration: fine (accounts: %d, upstream: %s, store: %s)\n", len(cfg.Accounts), cfg.Upstream.BaseURL, cfg.Store.name())
+	if most, fit := cfg.MaxConnections, cfg.fitting(); fit < most {
+		fmt.Fprintf(c.stdout, "note: max_connections: %d do not fit into the limit of open files that holds here, %d at each listener do; the proxy's own limit counts: raise it (LimitNOFILE= in systemd, ulimit -n), or lower max_connections\n", most, fit)
+	}
 	if !online {
 		return nil
 	}
-	return c.checkOnline(ctx, cfg)
+	return errors.Join(c.checkEndpoint(ctx, cfg), c.checkOnline(ctx, cfg))
 }
 
 // checkOnline calls FreeAgent for each account through a proxy: the running one, or one of its

@@ -32,7 +32,7 @@ func (c *command) clientsCommand() *cobra.Command {
 		c.configFlag(&cobra.Command{Use: "new NAME", Short: "Make a client's key, and print what the configuration needs", Args: oneArg,
 			Long: `Makes a key of 32 random bytes and prints it, this once, with the lines for the
 configuration, which has its digest only. Of a client that has a key already, the lines keep both, so that the
-program can change to the new one; then take the old one out. Restart the proxy to apply it.`,
+program can change to the new one; then take the old one out. Reload the proxy (SIGHUP) to apply it.`,
 			RunE: func(_ *cobra.Command, args []string) error { return c.newClient(args[0]) }}),
 		c.configFlag(&cobra.Command{Use: "list", Short: "List the clients: how each is known, and what it may do", Args: noArgs,
 			RunE: func(*cobra.Command, []string) error { return c.listClients() }}),

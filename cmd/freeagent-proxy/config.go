@@ -52,6 +52,8 @@ type Config struct {
 	Seed Secret `yaml:"-"`
 	// Inherited is what the environment says of sockets that systemd passed.
 	Inherited inheritedSockets `yaml:"-"`
+	// Variables are the settings whose secret an environment variable holds: they cannot change in a running process.
+	Variables []string `yaml:"-"`
 	// Notes are sentences for the log: nothing is wrong, yet the operator should know.
 	Notes []string `yaml:"-"`
 }
@@ -72,7 +74,7 @@ type AdminConfig struct {
 	// Listen is its host:port. Default 127.0.0.1:8081.
 	Listen string `yaml:"listen"`
 	// Password must be set off loopback. Default none.
-	Password Secret `yaml:"password" from:"password_env"`
+	Password Secret `yaml:"password" from:"password_env,password_file"`
 	// PublicURL is how browsers reach it through a reverse proxy: scheme and host only. Its host is one that it answers to.
 	// Default nil.
 	PublicURL *url.URL `yaml:"public_url"`

@@ -26,6 +26,8 @@ type decoder struct {
 	*problems
 	getenv func(string) string
 	folder string // of the file: its relative paths start here
+
+	variables []string // the keys that name an environment variable
 }
 
 // decodeFile reads the file's text. false: it is not YAML, and nothing else can be said about it.
@@ -181,19 +183,30 @@ func (d *decoder) section(key string, n ast.Node, target reflect.Value) {
 
 // secret reads the secret that the node names.
 func (d *decoder) secret(name, key string, n ast.Node, target *Secret) {
-	var open bool
+	var readers string
 	source, err := parseText(n)
 	if err == nil && strings.HasSuffix(name, "env") {
 		*target, err = secretFromVariable(source, d.getenv)
+		d.variables = append(d.variables, key)
 	} else if err == nil {
-		*target, open, err = secretFromFile(d.absolute(source))
+		if source, err = d.place(source); err == nil {
+			*target, readers, err = secretFromFile(source)
+		}
 	}
 	if err != nil {
 		d.add(key, "%s", err)
 	}
-	if open {
-		d.note(key, "every user of this machine may read the file; chmod 600 keeps them out")
+	if readers != "" {
+		d.note(key, "%s may read the file; chmod 600 keeps them out", readers)
 	}
+}
+
+// place is where a file lies that a setting names: the path, or systemd's credential.
+func (d *decoder) place(path string) (string, error) {
+	if name, ok := strings.CutPrefix(path, credentialPrefix); ok {
+		return credentialPath(name, d.getenv)
+	}
+	return d.absolute(path), nil
 }
 
 // absolute resolves a path of the file: serve and authorize must find the same store, from

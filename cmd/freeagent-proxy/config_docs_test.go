@@ -61,7 +61,7 @@ func TestConfigExampleLoads(t *testing.T) {
 		t.Errorf("got default account %q of %+v, want acme with app main", name, got.Accounts)
 	}
 	want := defaultConfig(getenv)
-	want.Apps, want.Accounts = got.Apps, got.Accounts
+	want.Apps, want.Accounts, want.Variables = got.Apps, got.Accounts, got.Variables
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant the defaults\n%+v", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,19 @@ func loadConfig(path string, getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	return fromFile(path, data, getenv)
+}
+
+// pinConfig reads the configuration from where it is now, whenever it is called: a config.yaml that appears later does not
+// replace the environment.
+func (c *command) pinConfig() (load func() (Config, error)) {
+	path := c.configPath
+	if path == "" {
+		path = configPath(c.getenv)
+	}
+	if path == "" {
+		return func() (Config, error) { return fromEnvironment(c.getenv) }
+	}
+	return func() (Config, error) { return loadConfig(path, c.getenv) }
 }
 
 func configPath(getenv func(string) string) string {
@@ -57,12 +71,16 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 		}
 		c.Store.File = ""
 	}
-	for _, path := range []*string{
-		&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA,
-		&c.Store.File, &c.Store.Redis.Backup, &c.Store.Redis.TLS.CA, &c.Store.Redis.TLS.Cert, &c.Store.Redis.TLS.Key,
+	for key, path := range map[string]*string{
+		"tls.cert": &c.TLS.Cert, "tls.key": &c.TLS.Key, "tls.client_ca": &c.TLS.ClientCA,
+		"store.redis.tls.ca": &c.Store.Redis.TLS.CA, "store.redis.tls.cert": &c.Store.Redis.TLS.Cert, "store.redis.tls.key": &c.Store.Redis.TLS.Key,
 	} {
-		*path = d.absolute(*path)
+		var err error
+		if *path, err = d.place(*path); err != nil {
+			d.add(key, "%s", err)
+		}
 	}
+	c.Store.File, c.Store.Redis.Backup = d.absolute(c.Store.File), d.absolute(c.Store.Redis.Backup)
 	for i, address := range c.Listen {
 		if socket, ok := strings.CutPrefix(address, unixPrefix); ok {
 			c.Listen[i] = unixPrefix + d.absolute(socket)
@@ -74,6 +92,8 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 			c.Clients[name] = client
 		}
 	}
+	slices.Sort(d.variables)
+	c.Variables = d.variables
 	return c.finish(d.problems)
 }
 
@@ -88,7 +108,18 @@ func fromEnvironment(getenv func(string) string) (Config, error) {
 		"upstream.base_url":              "FREEAGENT_BASE_URL",
 		"store.file":                     "STATE_DIRECTORY",
 	}}
-	app := AppConfig{ClientID: get("FREEAGENT_CLIENT_ID"), ClientSecret: newSecret(get("FREEAGENT_CLIENT_SECRET"))}
+	secret := func(name string) Secret {
+		if text := get(name); text != "" {
+			c.Variables = append(c.Variables, name)
+			return newSecret(text)
+		}
+		found, err := credential(name, getenv)
+		if err != nil {
+			p.add(name, "%s", err)
+		}
+		return found
+	}
+	app := AppConfig{ClientID: get("FREEAGENT_CLIENT_ID"), ClientSecret: secret("FREEAGENT_CLIENT_SECRET")}
 	const remedy = "not set; register an app at https://dev.freeagent.com and set this to its %s, or write a config.yaml"
 	if app.ClientID == "" {
 		p.add("apps.default.client_id", remedy, "OAuth identifier")
@@ -106,7 +137,7 @@ func fromEnvironment(getenv func(string) string) (Config, error) {
 	}
 	c.Apps = map[string]AppConfig{"default": app}
 	c.Accounts = map[string]AccountConfig{"default": {App: "default", Default: true}}
-	c.Seed = newSecret(get("FREEAGENT_REFRESH_TOKEN"))
+	c.Seed = secret("FREEAGENT_REFRESH_TOKEN")
 	return c.finish(p)
 }
 

@@ -49,6 +49,8 @@ func TestConfigDefaults(t *testing.T) {
 		},
 		Writes: WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
 		Log:    LogConfig{Level: "info", Format: "json"},
+
+		Variables: []string{"apps.main.client_secret_env"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

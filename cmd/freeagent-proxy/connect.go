@@ -24,7 +24,7 @@ func (s *server) beginConnect(ctx context.Context, account, redirectURI, state s
 	if err := s.proveConnect(ctx, account); err != nil {
 		return "", err
 	}
-	return newEndpoint(s.cfg).ApproveURL(app, redirectURI, state), nil
+	return newEndpoint(s.config()).ApproveURL(app, redirectURI, state), nil
 }
 
 // finishConnect is admin.Config's Finish. What it keeps serves here at once, and at the other replicas as soon as they hear of it.
@@ -39,7 +39,7 @@ func (s *server) finishConnect(ctx context.Context, account, redirectURI, code s
 	if err := s.proveConnect(ctx, account); err != nil { // the code is good for once
 		return err
 	}
-	grant, err := newEndpoint(s.cfg).Exchange(ctx, app, code, redirectURI)
+	grant, err := newEndpoint(s.config()).Exchange(ctx, app, code, redirectURI)
 	switch {
 	case errors.Is(err, tokens.ErrReauthorize):
 		return fmt.Errorf("%w: %w", admin.ErrRefused, err)

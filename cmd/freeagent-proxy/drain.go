@@ -23,7 +23,7 @@ func (s *server) drain(ctx context.Context) error {
 	for _, w := range s.proxy.Unfinished() {
 		s.log.Info("a write is at FreeAgent; its answer is waited for", about(w)...)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Upstream.Timeout+drainMargin)
+	ctx, cancel := context.WithTimeout(ctx, s.config().Upstream.Timeout+drainMargin)
 	defer cancel()
 	var ending sync.WaitGroup
 	errs := make([]error, len(s.http)+3)
@@ -40,7 +40,7 @@ func (s *server) drain(ctx context.Context) error {
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
-		s.log.Error("stopped, but not everything could be finished", zap.Error(err))
+		s.log.Error("stopped, but not everything could be finished; see to what the error names before the next start", zap.Error(err))
 	}
 	return err
 }

@@ -13,10 +13,16 @@ type logbook struct {
 	counts *counts
 }
 
-// observeTokens tells what happens to accounts: once a change, with what to do where a person must act.
+// observeTokens tells what happens to accounts: once a change, with what to do where a person must act. What goes on as it was is
+// told at level debug.
 func observeTokens(log logbook) func(tokens.Event) {
+	var told troubles
 	return func(e tokens.Event) {
 		log.counts.token(e)
+		if told.again(e) {
+			log.Debug("still so: "+string(e.Kind), zap.String("account", e.Account), zap.Error(e.Err), zap.Time("next_try", e.Next))
+			return
+		}
 		log := log.With(zap.String("account", e.Account))
 		if e.Err != nil {
 			log = log.With(zap.Error(e.Err))
@@ -30,11 +36,11 @@ func observeTokens(log logbook) func(tokens.Event) {
 		case tokens.EventUnsaved:
 			log.Error("the newest tokens could not be stored and serve from memory; see to the store before the proxy stops")
 		case tokens.EventTrouble:
-			log.Warn("no new token for now; the grant is kept and tried again")
+			log.Warn("no new token for now; the grant is kept and tried again. If it lasts, see to what the error names")
 		case tokens.EventSeedRefused:
 			log.Warn("FreeAgent refuses the configured refresh token; the stored grant goes on. If the app's client id and secret are right, FREEAGENT_REFRESH_TOKEN can be unset")
 		case tokens.EventSeedTrouble:
-			log.Warn("the configured refresh token could not be tried, and is tried again; the stored grant goes on")
+			log.Warn("the configured refresh token could not be tried, and is tried again; the stored grant goes on. If it lasts, see to what the error names")
 		case tokens.EventSuperseded:
 			log.Warn("refreshed tokens were dropped, since the grant was replaced or removed meanwhile; nothing to do")
 		default:
@@ -73,17 +79,17 @@ func observeLimiter(log logbook) func(limiter.Event) {
 		log.counts.limit(e)
 		switch e.Kind {
 		case limiter.BudgetPaused:
-			log.Warn("FreeAgent answered 429 although we counted; nothing is sent until it says",
+			log.Warn("FreeAgent answered 429 although we counted; nothing is sent until it says. If it comes again, look for another program that uses the same FreeAgent user or address",
 				zap.String("budget", e.Key), zap.Duration("pause", e.For))
 		case limiter.BudgetShrunk:
-			log.Warn("FreeAgent's limit was reached before ours: another program uses the same FreeAgent user; the budget shrinks to what is left, and grows back in ten minutes",
+			log.Warn("FreeAgent's limit was reached before ours: another program uses the same FreeAgent user; the budget shrinks to what is left, and grows back in ten minutes. Let that program call the proxy, too, or lower limits.api",
 				zap.String("budget", e.Key))
 		case limiter.RedisLost:
 			log.Warn("Redis cannot be reached; this replica goes on within its share of the limits; see to Redis, since tokens cannot be renewed without it", zap.Error(e.Err))
 		case limiter.ReplicaSilent:
 			log.Warn("another replica cannot reach Redis and may go on alone; its share of the limits is left to it until it is back, for an hour at most; see to it")
 		case limiter.JournalDamaged:
-			log.Warn("the limiter's journal is damaged; requests wait as if its budgets were used up", zap.Error(e.Err))
+			log.Warn("the limiter's journal is damaged; requests wait as if its budgets were used up. Nothing to do, unless the disk fails", zap.Error(e.Err))
 		case limiter.JournalFailed:
 			log.Error("the limiter's journal cannot be written; see to the disk, since a restart would forget what was used", zap.Error(e.Err))
 		default:

@@ -97,7 +97,7 @@ func TestIncidentsSurviveFloods(t *testing.T) {
 func TestIncidentsOfTheLog(t *testing.T) {
 	t.Parallel()
 	var n incidents
-	log, flush := newLogger(io.Discard, LogConfig{Level: "error", Format: "json"})
+	log, _, flush := newLogger(io.Discard, LogConfig{Level: "error", Format: "json"})
 	defer flush()
 	log = n.keep(log).With(zap.String("account", account))
 	log.Info("not this")

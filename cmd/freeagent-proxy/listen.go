@@ -34,17 +34,17 @@ func (s *server) bind() error {
 	if err := s.bindPrograms(); err != nil {
 		return err
 	}
-	admin, err := net.Listen("tcp", s.cfg.Admin.Listen)
+	admin, err := net.Listen("tcp", s.config().Admin.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.cfg.Admin.Listen, err)
+		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.config().Admin.Listen, err)
 	}
 	s.admin = admin.Addr()
 	s.add(admin, s.newHTTP(s.adminHandler()))
 	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
-	if s.cfg.Store.Redis.given() {
+	if s.config().Store.Redis.given() {
 		return nil // other processes use it beside us
 	}
-	control, err := listenControl(s.cfg.Store.File)
+	control, err := listenControl(s.config().Store.File)
 	if err != nil {
 		return err
 	}
@@ -54,26 +54,25 @@ func (s *server) bind() error {
 
 // bindPrograms opens what programs connect to.
 func (s *server) bindPrograms() error {
-	certificates, err := newCertificates(s.cfg.TLS, s.log.Logger)
-	if err != nil {
+	var err error
+	if s.certificates, err = newCertificates(s.config().TLS, s.log.Logger); err != nil {
 		return err
 	}
-	s.certificates = certificates
-	if s.cfg.Inherited.given() && !slices.ContainsFunc(s.cfg.Listen, isInherited) {
+	if s.config().Inherited.given() && !slices.ContainsFunc(s.config().Listen, isInherited) {
 		s.log.Warn("systemd passed sockets that nobody listens on; write systemd into listen, or disable the socket unit")
 	}
 	most := s.maxConnections()
-	for _, address := range s.cfg.Listen {
+	for _, address := range s.config().Listen {
 		listeners, err := s.open(address)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", address, err)
 		}
 		for _, listener := range listeners {
-			s.addPrograms(listener, s.proxy, certificates, most)
+			s.addPrograms(listener, s.proxy, most)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Clients)) {
-		address := s.cfg.Clients[name].Listen
+	for _, name := range slices.Sorted(maps.Keys(s.config().Clients)) {
+		address := s.config().Clients[name].Listen
 		if address == "" {
 			continue
 		}
@@ -81,7 +80,8 @@ func (s *server) bindPrograms() error {
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w; change clients.%s.listen, or stop what uses it", address, err, name)
 		}
-		s.addPrograms(listener, s.proxy.For(name), certificates, most, zap.String("client", name))
+		s.own[name] = address
+		s.addPrograms(listener, s.proxy.For(name), most, zap.String("client", name))
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (s *server) bindPrograms() error {
 // open binds an address of listen, or takes the sockets that it stands for.
 func (s *server) open(address string) ([]net.Listener, error) {
 	if name, ok := inheritedName(address); ok {
-		return s.cfg.Inherited.take(name, len(s.cfg.Clients) > 0)
+		return s.config().Inherited.take(name, len(s.config().Clients) > 0)
 	}
 	listener, err := listen(address)
 	if err != nil {
@@ -98,13 +98,13 @@ func (s *server) open(address string) ([]net.Listener, error) {
 	return []net.Listener{listener}, nil
 }
 
-// addPrograms makes the server of a listener for programs. certificates may be nil.
-func (s *server) addPrograms(listener net.Listener, handler http.Handler, certificates *certificates, most int, about ...zap.Field) {
+// addPrograms makes the server of a listener for programs.
+func (s *server) addPrograms(listener net.Listener, handler http.Handler, most int, about ...zap.Field) {
 	server := s.newHTTP(handler)
 	s.speakHTTP2(server)
-	secure := certificates != nil && listener.Addr().Network() == "tcp"
+	secure := s.certificates != nil && listener.Addr().Network() == "tcp"
 	if secure {
-		server.TLSConfig = certificates.config()
+		server.TLSConfig = s.certificates.config()
 	}
 	gate := s.bounded(listener, server, most)
 	s.gates = append(s.gates, gate)
@@ -135,7 +135,7 @@ func (s *server) speakHTTP2(server *http.Server) {
 	server.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams: maxStreams,
 		// A stream's deadline cannot end a write that the connection itself is stuck in.
-		WriteByteTimeout: s.cfg.Upstream.Timeout,
+		WriteByteTimeout: s.config().Upstream.Timeout,
 	}
 }
 

@@ -34,8 +34,8 @@ const defaultConnections = 10_000
 // maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
-	most := s.cfg.MaxConnections
-	if fit := max(1, openFiles()/2/s.cfg.listeners()); fit < most {
+	most := s.config().MaxConnections
+	if fit := s.config().fitting(); fit < most {
 		level := zap.WarnLevel
 		if most == defaultConnections {
 			level = zap.InfoLevel // nobody asked for so many
@@ -46,6 +46,9 @@ func (s *server) maxConnections() int {
 	}
 	return most
 }
+
+// fitting is how many connections each listener may have by half of the limit of open files.
+func (c Config) fitting() int { return max(1, openFiles()/2/c.listeners()) }
 
 // listeners is how many there are for programs, if each socket that systemd passed is used.
 func (c Config) listeners() int {
@@ -64,7 +67,7 @@ func (c Config) listeners() int {
 // bounded puts a gate before the server's connections.
 func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
 	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger,
-		slack: s.cfg.Upstream.Timeout / 8}
+		slack: s.config().Upstream.Timeout / 8}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			g.connected.Add(-1)

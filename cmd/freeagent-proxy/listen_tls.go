@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -69,14 +70,36 @@ func (c Config) validateTLS(p *problems) {
 		p.add("tls."+key, "%s", err)
 		return
 	}
-	switch end := config.Certificates[0].Leaf.NotAfter; {
-	case time.Now().After(end):
-		p.note("tls.cert", "the certificate has ended, on %s; put a new one in its place", end.Format(time.DateOnly))
-	case time.Until(end) < expirySoon:
-		p.note("tls.cert", "the certificate ends on %s; put a new one in its place before", end.Format(time.DateOnly))
+	noteEnd(p, "tls.cert", "the certificate", config.Certificates[0].Leaf)
+	if c.TLS.ClientCA != "" {
+		noteEnds(p, "tls.client_ca", "a certificate in it", c.TLS.ClientCA)
 	}
 	if info, err := os.Stat(c.TLS.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
 		p.note("tls.key", "every user of this machine may read the file; chmod 600 keeps them out")
+	}
+}
+
+// noteEnd warns of a certificate that has ended, or ends soon.
+func noteEnd(p *problems, key, what string, certificate *x509.Certificate) {
+	switch end := certificate.NotAfter; {
+	case time.Now().After(end):
+		p.note(key, "%s has ended, on %s; put a new one in its place", what, end.Format(time.DateOnly))
+	case time.Until(end) < expirySoon:
+		p.note(key, "%s ends on %s; put a new one in its place before", what, end.Format(time.DateOnly))
+	}
+}
+
+// noteEnds does so for all in a file in PEM form. What is wrong with the file has been said.
+func noteEnds(p *problems, key, what, path string) {
+	rest, err := os.ReadFile(path)
+	for err == nil {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return
+		}
+		if certificate, unread := x509.ParseCertificate(block.Bytes); unread == nil {
+			noteEnd(p, key, what, certificate)
+		}
 	}
 }
 
@@ -86,10 +109,10 @@ const reloadEvery = time.Second
 // certificates are what we show, and whose we trust, read anew when a file has changed. A file that cannot be used
 // changes nothing.
 type certificates struct {
-	files ServerTLSConfig
-	log   *zap.Logger
+	log *zap.Logger
 
 	mu      sync.Mutex
+	files   ServerTLSConfig
 	current *tls.Config
 	seen    [3]os.FileInfo // of what was read last, whether it could be used or not
 	looked  time.Time
@@ -115,6 +138,23 @@ func (c *certificates) config() *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.latest(), nil },
 	}
+}
+
+// use reads the files anew now, of which the configuration may name others since. If they cannot be used nothing changes.
+func (c *certificates) use(files ServerTLSConfig) (changed bool, err error) {
+	if c == nil {
+		return false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := files.stat()
+	config, key, err := files.load()
+	if err != nil {
+		return false, fmt.Errorf("tls.%s: %w", key, err)
+	}
+	changed = !sameFiles(now, c.seen)
+	c.files, c.current, c.seen, c.looked = files, config, now, time.Now()
+	return changed, nil
 }
 
 func (c *certificates) latest() *tls.Config {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	stdlog "log"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,12 +14,9 @@ import (
 // still a log that a person can follow.
 const logFlush = 100 * time.Millisecond
 
-// newLogger writes to w until close is called. Warnings and errors are written at once.
-func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
-	level, err := zapcore.ParseLevel(cfg.Level)
-	if err != nil {
-		level = zapcore.InfoLevel // validated when the configuration was loaded
-	}
+// newLogger writes to w until close is called. Warnings and errors are written at once. level may be changed meanwhile.
+func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, level zap.AtomicLevel, close func()) {
+	level = zap.NewAtomicLevelAt(cfg.level())
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.TimeKey = "time"
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
@@ -33,5 +32,42 @@ func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, close func()) {
 		}
 		return nil
 	})
-	return zap.New(core), func() { _ = buffered.Stop() }
+	return zap.New(core), level, func() { _ = buffered.Stop() }
+}
+
+// redirectStdLog makes lines at level debug of what packages tell the global logger, until restore is called: net/http's transport does so
+// with what it finds odd about answers, and quotes them, which no line of ours may.
+func redirectStdLog(log *zap.Logger) (restore func()) {
+	flags, prefix, former := stdlog.Flags(), stdlog.Prefix(), stdlog.Writer()
+	stdlog.SetFlags(0)
+	stdlog.SetPrefix("")
+	stdlog.SetOutput(unquoted{log})
+	return func() {
+		stdlog.SetFlags(flags)
+		stdlog.SetPrefix(prefix)
+		stdlog.SetOutput(former)
+	}
+}
+
+// unquoted logs a line up to the first quote in it.
+type unquoted struct{ log *zap.Logger }
+
+func (u unquoted) Write(line []byte) (int, error) {
+	if entry := u.log.Check(zap.DebugLevel, "a package says"); entry != nil {
+		text, _, cut := strings.Cut(strings.TrimSpace(string(line)), ` "`)
+		if cut {
+			text += " (the rest is left out)"
+		}
+		entry.Write(zap.String("text", text))
+	}
+	return len(line), nil
+}
+
+// level is the least level of what is written.
+func (c LogConfig) level() zapcore.Level {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return zapcore.InfoLevel // validated when the configuration was loaded
+	}
+	return level
 }

@@ -9,11 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 )
 
 // Set by the linker; see the Makefile.
@@ -39,24 +37,33 @@ func main() {
 		<-signals // whoever asks twice does not want to wait
 		os.Exit(exitFailed)
 	}()
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], environment(), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// outliveHangups makes SIGHUP a line in the log, until stop is called. Whoever sends it to a server wants it to
-// read its configuration anew, not to end amid its requests.
-func outliveHangups(log *zap.Logger) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	var logging sync.WaitGroup
-	logging.Go(func() {
-		for range hangups {
-			log.Warn("SIGHUP changes nothing: the configuration is read at the start only; restart to apply it")
+// environment is os.Getenv, but that what systemd says to this process alone is taken out of what programs inherit that it may
+// start: they would speak to systemd in our name.
+func environment() (getenv func(string) string) {
+	ours := map[string]string{}
+	for _, name := range notifyVariables {
+		ours[name] = os.Getenv(name)
+		_ = os.Unsetenv(name)
+	}
+	return func(name string) string {
+		if value, ok := ours[name]; ok {
+			return value
 		}
-	})
-	return func() {
-		signal.Stop(hangups)
-		close(hangups)
-		logging.Wait()
+		return os.Getenv(name)
+	}
+}
+
+// hangUps tells of each SIGHUP until stop is called, which then does not end the process any more. Several that come while one is dealt
+// with are one. Windows has none.
+func hangUps() (hangUps <-chan os.Signal, stop func()) {
+	came := make(chan os.Signal, 1)
+	signal.Notify(came, syscall.SIGHUP)
+	return came, func() {
+		signal.Stop(came)
+		close(came)
 	}
 }
 

@@ -26,6 +26,7 @@ func (s *server) metricsHandler() http.Handler {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		gauges{s},
 	)
+	registry.MustRegister(s.reloads)
 	registry.MustRegister(s.log.counts.collectors()...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: s.httpLog})
 }

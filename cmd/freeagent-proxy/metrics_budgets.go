@@ -54,11 +54,11 @@ func (g gauges) watched() (all []*watched, by map[string]*watched) {
 		w := &watched{Budget: b, keys: []string{b.Key}, whole: 1}
 		all, by[b.Key] = append(all, w), w
 	}
-	for _, account := range proxyAccounts(g.cfg) {
+	for _, account := range proxyAccounts(g.config()) {
 		add(proxy.APIBudget(account.Name, account.API))
-		add(refreshBudget(account.Name, windows(g.cfg.Limits.Refresh)))
+		add(refreshBudget(account.Name, windows(g.config().Limits.Refresh)))
 	}
-	add(proxy.EgressBudget(windows(g.cfg.Limits.Egress), 0))
+	add(proxy.EgressBudget(windows(g.config().Limits.Egress), 0))
 	return all, by
 }
 

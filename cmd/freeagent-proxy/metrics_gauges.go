@@ -17,7 +17,7 @@ import (
 const local = "local"
 
 func (s *server) limiterStates() []string {
-	if s.cfg.Store.Redis.given() {
+	if s.config().Store.Redis.given() {
 		return []string{"linked", "returning", "alone", "unseen"}
 	}
 	return []string{local}
@@ -92,14 +92,14 @@ func (g gauges) Collect(all chan<- prometheus.Metric) {
 	for _, state := range g.limiterStates() {
 		set(limiterState, truth(state == now), state)
 	}
-	for _, account := range slices.Sorted(maps.Keys(g.cfg.Accounts)) {
+	for _, account := range slices.Sorted(maps.Keys(g.config().Accounts)) {
 		g.account(set, account)
 	}
 	if end := g.certificates.end(); !end.IsZero() {
 		set(certificateExpires, seconds(end))
 	}
-	for _, name := range clientNames(g.cfg) {
-		set(maxWait, g.cfg.maxWait(name).Seconds(), name)
+	for _, name := range clientNames(g.config()) {
+		set(maxWait, g.config().maxWait(name).Seconds(), name)
 	}
 	g.budgets(set)
 	g.connected(set)

@@ -235,19 +235,19 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 // openShared makes the parts that several processes share.
 func (s *server) openShared() error {
-	keys, err := encryptionKeys(s.cfg)
+	keys, err := encryptionKeys(s.config())
 	if err != nil {
 		return err
 	}
-	store, err := openRedis(s.cfg, keys, observeStore(s.log))
+	store, err := openRedis(s.config(), keys, observeStore(s.log))
 	if err != nil {
 		return err
 	}
 	s.store = store
 	shared, err := limiter.NewRedis(limiter.RedisConfig{
 		Client:   store.client,
-		Guard:    s.cfg.Limits.Guard,
-		Replicas: int(s.cfg.Limits.Replicas),
+		Guard:    s.config().Limits.Guard,
+		Replicas: int(s.config().Limits.Replicas),
 		Observe:  observeLimiter(s.log),
 	})
 	if err != nil {
@@ -284,5 +284,12 @@ func (c Config) validateRedis(p *problems) {
 	}
 	if _, key, err := r.options(); err != nil {
 		p.add(section+"."+key, "%s", err)
+		return
+	}
+	if r.TLS.Cert != "" {
+		noteEnds(p, section+".tls.cert", "the client certificate", r.TLS.Cert)
+	}
+	if r.TLS.CA != "" {
+		noteEnds(p, section+".tls.ca", "a certificate in it", r.TLS.CA)
 	}
 }

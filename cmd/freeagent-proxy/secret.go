@@ -59,31 +59,38 @@ func secretFromVariable(name string, getenv func(string) string) (Secret, error)
 const maxSecretFile = 64 << 10
 
 // secretFromFile reads a secret from a file. White space around it, such as the newline that
-// editors add, is no part of it. open says that every user of the machine may read the file.
-func secretFromFile(path string) (secret Secret, open bool, err error) {
+// editors add, is no part of it. readers is who else may read the file, if they need not: of a file that belongs to somebody
+// else its group may be how we read it.
+func secretFromFile(path string) (secret Secret, readers string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return Secret{}, false, unreadable(err)
+		return Secret{}, "", unreadable(err)
 	}
 	if !info.Mode().IsRegular() {
-		return Secret{}, false, errors.New("what this names is not a regular file")
+		return Secret{}, "", errors.New("what this names is not a regular file")
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return Secret{}, false, unreadable(err)
+		return Secret{}, "", unreadable(err)
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
 	text := strings.TrimSpace(string(data))
 	switch {
 	case err != nil:
-		return Secret{}, false, unreadable(err)
+		return Secret{}, "", unreadable(err)
 	case len(data) > maxSecretFile:
-		return Secret{}, false, errors.New("the file that this names is too large for a secret")
+		return Secret{}, "", errors.New("the file that this names is too large for a secret")
 	case text == "":
-		return Secret{}, false, errors.New("the file that this names is empty")
+		return Secret{}, "", errors.New("the file that this names is empty")
 	}
-	return newSecret(text), info.Mode().Perm()&0o004 != 0, nil
+	switch mode := info.Mode().Perm(); {
+	case mode&0o004 != 0:
+		readers = "every user of this machine"
+	case mode&0o040 != 0 && isOurs(info):
+		readers = "every member of its group"
+	}
+	return newSecret(text), readers, nil
 }
 
 // unreadable leaves the path out: it may be the secret itself, written where a path belongs.

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,37 +30,42 @@ func (c *command) serveCommand() *cobra.Command {
 	return c.configFlag(&cobra.Command{
 		Use:   "serve",
 		Short: "Run the proxy",
-		Long: `Runs the proxy until SIGINT or SIGTERM. Without a configuration file it serves one account
-named "default", from FREEAGENT_CLIENT_ID, FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and
-FREEAGENT_BASE_URL.`,
+		Long: `Runs the proxy until SIGINT or SIGTERM. SIGHUP makes it read its configuration anew.
+
+Without a configuration file it serves one account named "default", from FREEAGENT_CLIENT_ID,
+FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and FREEAGENT_BASE_URL.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context()) },
 	})
 }
 
 func (c *command) serve(ctx context.Context) error {
-	cfg, err := c.loadConfig()
+	hangUps, stopHangUps := hangUps()
+	load := c.pinConfig()
+	cfg, err := load()
 	if err != nil {
+		stopHangUps()
 		return err
 	}
 	if c.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	log, flush := newLogger(c.stderr, cfg.Log)
+	log, level, flush := newLogger(c.stderr, cfg.Log)
 	defer flush()
-	defer outliveHangups(log)()
-	// net/http's transport tells the global logger what it finds odd about answers.
-	restore, err := zap.RedirectStdLogAt(log, zap.DebugLevel)
-	if err != nil {
-		return fmt.Errorf("redirect the standard logger: %w", err)
-	}
-	defer restore()
+	defer redirectStdLog(log)()
 	log.Info("starting", zap.String("version", version), zap.Stringer("upstream", cfg.Upstream.BaseURL),
 		zap.String("store", cfg.Store.name()), zap.Int("accounts", len(cfg.Accounts)))
 	s, err := newServer(ctx, cfg, log)
 	if err != nil {
+		stopHangUps()
 		return err
 	}
+	s.notify = newNotifier(c.getenv, log)
+	r := &reloader{server: s, load: load, level: level}
+	var reloading sync.WaitGroup
+	reloading.Go(func() { r.run(hangUps) })
+	defer reloading.Wait()
+	defer stopHangUps()
 	return s.run(ctx)
 }
 
@@ -69,7 +76,7 @@ const gcPercent = 400
 
 // server is a running proxy: the parts, in the order in which they are made.
 type server struct {
-	cfg     Config
+	current atomic.Pointer[Config] // see config
 	log     logbook
 	store   tokens.Store
 	watch   func(context.Context) // hears of what other processes store; nil: there are none
@@ -92,22 +99,30 @@ type server struct {
 	http    []*http.Server
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
-	admin   net.Addr // of the operator's listener
-	gates   []*gate  // of those for programs
+	admin   net.Addr                     // of the operator's listener
+	page    atomic.Pointer[http.Handler] // what it shows
+	exposed http.Handler                 // /metrics
+	gates   []*gate                      // of those for programs
 	ready   readiness
-
-	certificates *certificates // that programs are shown; nil: no TLS
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
 
-	started   time.Time
-	incidents *incidents
-	names     *companyNames
+	started      time.Time
+	incidents    *incidents
+	names        *companyNames
+	certificates *certificates     // nil: programs reach us without TLS
+	own          map[string]string // the listeners of clients' own, by client: as they were bound
+	reloads      *reloads
+	notify       *notifier // nil: nobody wants to know
 }
+
+// config is the configuration that holds now. Of a request, or of one look at it, it is asked once.
+func (s *server) config() Config { return *s.current.Load() }
 
 // newServer builds the parts and binds the listeners; run serves them.
 func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, started: time.Now(), incidents: new(incidents)}
+	s := &server{started: time.Now(), incidents: new(incidents), own: map[string]string{}, reloads: newReloads()}
+	s.current.Store(&cfg)
 	log = s.incidents.keep(log)
 	s.names = &companyNames{ask: func(ctx context.Context, account string) (string, error) {
 		return askCompanyName(ctx, s.proxy.ForSelf(), account)
@@ -135,7 +150,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Observe:  s.observeGrants(),
 		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
-	s.proxy = s.newProxy()
+	s.proxy = proxy.New(s.proxyConfig())
 	if err = s.bind(); err != nil {
 		return nil, err
 	}
@@ -144,15 +159,15 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 
 // openStores makes what must survive this process: the grants, and what was used of the limits.
 func (s *server) openStores() (err error) {
-	if s.cfg.Store.Redis.given() {
+	if s.config().Store.Redis.given() {
 		return s.openShared()
 	}
-	if s.store, err = openStore(s.cfg); err != nil {
+	if s.store, err = openStore(s.config()); err != nil {
 		return err
 	}
 	local, err := limiter.NewLocal(limiter.Config{
-		Guard:   s.cfg.Limits.Guard,
-		Journal: filepath.Join(s.cfg.Store.File, "limits"),
+		Guard:   s.config().Limits.Guard,
+		Journal: filepath.Join(s.config().Store.File, "limits"),
 		Observe: observeLimiter(s.log),
 	})
 	if err != nil {
@@ -160,13 +175,14 @@ func (s *server) openStores() (err error) {
 	}
 	s.limiter = local
 	s.turns = turns.NewLocal()
-	s.outcomes, err = outcomes.OpenFile(filepath.Join(s.cfg.Store.File, "writes"), s.outcomesConfig())
+	s.outcomes, err = outcomes.OpenFile(filepath.Join(s.config().Store.File, "writes"), s.outcomesConfig())
 	return err
 }
 
 func (s *server) app(account string) (tokens.App, bool) {
-	_, ok := s.cfg.Accounts[account]
-	return s.cfg.app(account), ok
+	cfg := s.config()
+	_, ok := cfg.Accounts[account]
+	return cfg.app(account), ok
 }
 
 // refreshPermit is leave for one token request: FreeAgent allows an account 15 a minute, and
@@ -176,10 +192,11 @@ func (s *server) refreshPermit(ctx context.Context, account string) (sent, relea
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = time.Until(deadline)
 	}
+	limits := s.config().Limits
 	permit, err := s.limiter.Take(ctx, limiter.Request{
 		Budgets: []limiter.Budget{
-			refreshBudget(account, windows(s.cfg.Limits.Refresh)),
-			proxy.EgressBudget(windows(s.cfg.Limits.Egress), 0),
+			refreshBudget(account, windows(limits.Refresh)),
+			proxy.EgressBudget(windows(limits.Egress), 0),
 		},
 		Client:  "refresh",
 		MaxWait: wait,
@@ -206,7 +223,7 @@ func windows(configured []WindowConfig) []limiter.Window {
 // loadGrants reads what is stored and takes in a seed. What cannot be read keeps nobody else from being
 // served; it is tried again, and never overwritten. But if nothing can be read, we had better not start.
 func (s *server) loadGrants(ctx context.Context) error {
-	names := slices.Sorted(maps.Keys(s.cfg.Accounts))
+	names := slices.Sorted(maps.Keys(s.config().Accounts))
 	if err := s.tokens.Start(ctx, names); err != nil {
 		var unread []tokens.Status
 		read := 0
@@ -218,7 +235,7 @@ func (s *server) loadGrants(ctx context.Context) error {
 				read++
 			}
 		}
-		if s.cfg.Store.Redis.given() {
+		if s.config().Store.Redis.given() {
 			s.log.Error("grants cannot be read from Redis; it is tried again until they can, see to Redis", zap.Error(err))
 			unread = nil
 		} else if read == 0 || ctx.Err() != nil {
@@ -229,8 +246,8 @@ func (s *server) loadGrants(ctx context.Context) error {
 				zap.String("account", status.Account), zap.String("reason", status.Reason))
 		}
 	}
-	if seed := s.cfg.seed(); seed != "" {
-		account, _ := s.cfg.DefaultAccount()
+	if seed := s.config().seed(); seed != "" {
+		account, _ := s.config().DefaultAccount()
 		if err := s.tokens.Seed(ctx, account, seed); err != nil {
 			s.log.Error("FREEAGENT_REFRESH_TOKEN could not be compared with what is stored; see to the store, it is tried again",
 				zap.String("account", account), zap.Error(err))
@@ -247,19 +264,20 @@ func (s *server) outcomesConfig() outcomes.Config {
 	return outcomes.Config{Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log)}
 }
 
-// newProxy builds the handler that programs talk to.
-func (s *server) newProxy() *proxy.Proxy {
-	return proxy.New(proxy.Config{
-		Upstream:  s.cfg.Upstream.BaseURL,
-		Timeout:   s.cfg.Upstream.Timeout,
-		UserAgent: s.cfg.Upstream.UserAgent,
+// proxyConfig is what the handler is made of that programs talk to.
+func (s *server) proxyConfig() proxy.Config {
+	cfg := s.config()
+	return proxy.Config{
+		Upstream:  cfg.Upstream.BaseURL,
+		Timeout:   cfg.Upstream.Timeout,
+		UserAgent: cfg.Upstream.UserAgent,
 		Version:   version,
-		Accounts:  proxyAccounts(s.cfg),
-		PublicURL: s.cfg.PublicURL,
-		Hosts:     s.cfg.hosts(),
-		Clients:   proxyClients(s.cfg),
-		MaxWait:   s.cfg.Limits.MaxWait,
-		Egress:    windows(s.cfg.Limits.Egress),
+		Accounts:  proxyAccounts(cfg),
+		PublicURL: cfg.PublicURL,
+		Hosts:     cfg.hosts(),
+		Clients:   proxyClients(cfg),
+		MaxWait:   cfg.Limits.MaxWait,
+		Egress:    windows(cfg.Limits.Egress),
 		Tokens:    s.tokens,
 		Limiter:   s.limiter,
 		Log:       s.log.Logger,
@@ -267,10 +285,10 @@ func (s *server) newProxy() *proxy.Proxy {
 		Sealer:    s.store.(sealing).Sealer(),
 		Outcomes:  s.outcomes,
 
-		OneAtATime:     s.cfg.Writes.OneAtATime,
+		OneAtATime:     cfg.Writes.OneAtATime,
 		Turns:          s.turns,
-		TrustedProxies: networks(s.cfg.TrustedProxies),
-	})
+		TrustedProxies: networks(cfg.TrustedProxies),
+	}
 }
 
 // served tells all who count or report what became of a request. It is called for each of them: nothing may wait, or allocate.
@@ -323,7 +341,9 @@ func (s *server) run(ctx context.Context) error {
 	if s.watch != nil {
 		serving.Go(func() error { s.watch(failed); return nil })
 	}
+	defer s.notify.attend(s.standing)()
 	<-failed.Done()
+	defer s.notify.stopping()()
 	s.log.Info("shutting down; what was sent to FreeAgent is finished, what waits is answered 503")
 	err := s.drain(context.WithoutCancel(ctx))
 	_ = serving.Wait()

@@ -21,17 +21,18 @@ func (s *server) status() admin.Status {
 		Incidents: s.incidents.list(),
 	}
 	now.Ready = now.Reason == ""
-	egress := s.budgetStatus(proxy.EgressBudget(windows(s.cfg.Limits.Egress), 0))
+	cfg := s.config()
+	egress := s.budgetStatus(proxy.EgressBudget(windows(cfg.Limits.Egress), 0))
 	now.Egress = &egress
-	for _, account := range proxyAccounts(s.cfg) {
-		now.Accounts = append(now.Accounts, s.accountStatus(account, ample(egress)))
+	for _, account := range proxyAccounts(cfg) {
+		now.Accounts = append(now.Accounts, s.accountStatus(account, cfg.Accounts[account.Name].App, ample(egress)))
 	}
 	slices.SortFunc(now.Accounts, func(a, b admin.Account) int { return strings.Compare(a.Name, b.Name) })
 	return now
 }
 
 func (s *server) storeStatus() admin.Store {
-	store := admin.Store{Kind: s.cfg.Store.kind(), State: s.limiterState()}
+	store := admin.Store{Kind: s.config().Store.kind(), State: s.limiterState()}
 	store.Up = store.State == local || store.State == "linked" || store.State == "returning"
 	if shared, ok := s.limiter.(*limiter.Redis); ok {
 		store.Replicas, store.Silent = shared.Fleet()
@@ -40,12 +41,12 @@ func (s *server) storeStatus() admin.Store {
 }
 
 // accountStatus says how one account stands. spare says that the address would not miss a request.
-func (s *server) accountStatus(account proxy.Account, spare bool) admin.Account {
+func (s *server) accountStatus(account proxy.Account, app string, spare bool) admin.Account {
 	stands := s.tokens.Status(account.Name)
 	a := admin.Account{
 		Name:             account.Name,
 		Default:          account.Default,
-		App:              s.cfg.Accounts[account.Name].App,
+		App:              app,
 		State:            string(stands.State),
 		Reason:           stands.Reason,
 		Unsaved:          stands.Unsaved,
