@@ -39,10 +39,11 @@ type exchange struct {
 	status    int              // 0 until the header is written
 	waited    time.Duration    // for permits and tokens
 	attempts  int
-	keyed     *keyed // nil: it has no idempotency key
-	urls      *urls  // nil: URLs pass as they are
-	upstream  bool   // the answer is FreeAgent's
-	unread    bool   // the request has a body that was not read to its end
+	keyed     *keyed  // nil: it has no idempotency key
+	urls      *urls   // nil: URLs pass as they are
+	traced    *traced // nil: tracing is off
+	upstream  bool    // the answer is FreeAgent's
+	unread    bool    // the request has a body that was not read to its end
 	line      [1]zap.Field
 	served    Served
 	usage     [4]limiter.Usage
@@ -74,6 +75,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0
 	w.Header()["X-Request-Id"] = []string{x.requestID}
+	if p.config.Tracer != nil {
+		p.trace(x, r)
+	}
 	return x
 }
 
@@ -112,6 +116,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	x.line[0] = zap.Inline(x)
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
+	x.traced.end(x)
 	if fault != nil {
 		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
 		// leave first: a client that sees nothing at all may send a write again by itself.
@@ -169,6 +174,9 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddInt("attempts", x.attempts)
 	line.AddString("answered_by", answeredBy)
 	line.AddString("reason", x.reason)
+	if x.traced != nil {
+		line.AddString("trace_id", x.traced.id())
+	}
 	return nil
 }
 

@@ -29,6 +29,7 @@ type sending struct {
 	token401 tokens.Token // what the last of them rejected
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
+	again    string         // why it is sent again, see why
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -58,6 +59,7 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
+		s.again = why(resp)
 	}
 }
 
@@ -99,6 +101,7 @@ const tokenPatience = 10 * time.Second
 func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) (tokens.Token, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.presence), max(s.patience, tokenPatience))
 	defer cancel()
+	defer s.x.traced.step("wait for token").end()
 	defer s.countWait(time.Now())
 	return get(ctx)
 }
@@ -111,6 +114,7 @@ func (s *sending) permit() (*limiter.Permit, error) {
 	if err == nil || s.patience == 0 || !errors.As(err, new(*limiter.OverBudgetError)) {
 		return permit, err
 	}
+	defer s.x.traced.step("wait for permit").end()
 	defer s.countWait(time.Now())
 	request.MaxWait = s.patience
 	permit, err = s.p.config.Limiter.Take(s.presence, request)
@@ -137,6 +141,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	}
 	s.x.attempts++
 	a := begin(permit, s.p.config.Timeout)
+	a.step = s.attemptStep()
 	if !isRead(req.Method) {
 		s.p.writes.begin(s.x)
 		defer s.p.writes.end(s.x)
@@ -148,6 +153,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	}
 	if err == nil {
 		permit.Sent()
+		a.step.answered(resp.StatusCode)
 		resp = withoutTrailer(resp)
 		a.answer = answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
 		if resp.ContentLength <= short {
@@ -164,7 +170,9 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	} else {
 		permit.Release()
 	}
-	return nil, &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
+	failed := &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
+	a.step.failed(failed.explain().kind)
+	return nil, failed
 }
 
 // withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The

@@ -54,3 +54,16 @@ func (r Rewriting) Whole(text string) string { return string(rewrite(r.scanner()
 func (r Rewriting) Reader(source io.Reader, window int) io.Reader {
 	return &rewritten{source: source, window: make([]byte, window), choose: func([]byte) scanner { return r.scanner() }}
 }
+
+var untraced = sending{x: &exchange{}}
+
+// TraceNothing is all that a request without a trace does for it.
+func TraceNothing() {
+	s := &untraced
+	s.x.traced.step("wait").end()
+	attempt := s.attemptStep()
+	attempt.answered(500)
+	attempt.failed("broken")
+	attempt.end()
+	s.x.traced.end(s.x)
+}

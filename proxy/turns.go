@@ -61,6 +61,7 @@ func (s *sending) turn(method string) (end func(), err error) {
 	if s.account.Practice { // else FreeAgent knows one company, whatever X-Subdomain says
 		key.Work = s.subdomain + " " + write
 	}
+	defer s.x.traced.step("wait for turn").end()
 	defer s.countWait(time.Now())
 	end, err = s.p.config.Turns.Take(s.presence, key, s.patience)
 	if err != nil && s.presence.Err() != nil {

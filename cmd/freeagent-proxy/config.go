@@ -45,6 +45,7 @@ type Config struct {
 	Limits   LimitsConfig             `yaml:"limits"`
 	Writes   WritesConfig             `yaml:"writes"`
 	Log      LogConfig                `yaml:"log"`
+	Tracing  TracingConfig            `yaml:"tracing"`
 
 	// Seed is a refresh token that was got elsewhere, from FREEAGENT_REFRESH_TOKEN. Only
 	// without a file; beside one, `accounts import` brings a token in.
@@ -216,6 +217,17 @@ type LogConfig struct {
 	Format string `yaml:"format"`
 }
 
+// TracingConfig is where spans go.
+type TracingConfig struct {
+	// OTLPEndpoint is a collector that takes OTLP over HTTP: http or https, /v1/traces is appended. Default nil: tracing is off.
+	OTLPEndpoint *url.URL `yaml:"otlp_endpoint"`
+	// Sample is the part, 0 to 1, of the requests that is traced, but for those whose client says by traceparent whether
+	// they are. Default 1.
+	Sample float64 `yaml:"sample"`
+	// Headers are sent to the collector: name=value, joined by commas. Default none.
+	Headers Secret `yaml:"headers" from:"headers_env,headers_file"`
+}
+
 // defaultConfig is what holds where nothing is set. It has neither app nor account.
 func defaultConfig(getenv func(string) string) Config {
 	return Config{
@@ -236,6 +248,7 @@ func defaultConfig(getenv func(string) string) Config {
 		},
 		Writes:    WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
 		Log:       LogConfig{Level: "info", Format: "json"},
+		Tracing:   TracingConfig{Sample: 1},
 		Inherited: inheritedFrom(getenv),
 	}
 }

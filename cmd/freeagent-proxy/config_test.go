@@ -47,8 +47,9 @@ func TestConfigDefaults(t *testing.T) {
 			Guard:   time.Second,
 			MaxWait: 20 * time.Second,
 		},
-		Writes: WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
-		Log:    LogConfig{Level: "info", Format: "json"},
+		Writes:  WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
+		Tracing: TracingConfig{Sample: 1},
+		Log:     LogConfig{Level: "info", Format: "json"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -36,6 +36,7 @@ func (s *server) drain(ctx context.Context) error {
 	ending.Go(func() { errs[len(s.http)+2] = s.turns.Close(ctx) })
 	ending.Wait()
 	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
+	s.closeTracing(ctx)
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
@@ -95,4 +96,5 @@ func (s *server) close(ctx context.Context) {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
+	s.closeTracing(ctx)
 }

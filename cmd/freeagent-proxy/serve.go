@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"freeagent-proxy/internal/outcomes"
+	"freeagent-proxy/internal/tracing"
 	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
@@ -91,7 +92,8 @@ type server struct {
 	httpLog *stdlog.Logger
 	ready   readiness
 
-	outcomes *outcomes.Book // of writes with an Idempotency-Key
+	outcomes *outcomes.Book    // of writes with an Idempotency-Key
+	tracing  *tracing.Provider // nil: off
 }
 
 // newServer builds the parts and binds the listeners; run serves them.
@@ -119,6 +121,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Observe:  observeTokens(s.log),
 		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
+	s.openTracing()
 	s.proxy = s.newProxy()
 	if err = s.bind(); err != nil {
 		return nil, err
@@ -252,6 +255,7 @@ func (s *server) newProxy() *proxy.Proxy {
 		OneAtATime:     s.cfg.Writes.OneAtATime,
 		Turns:          s.turns,
 		TrustedProxies: networks(s.cfg.TrustedProxies),
+		Tracer:         s.tracer(),
 	})
 }
 
