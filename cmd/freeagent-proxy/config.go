@@ -91,7 +91,7 @@ type UpstreamConfig struct {
 // StoreConfig is where grants are kept.
 type StoreConfig struct {
 	// File is a folder. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/freeagent-proxy,
-	// else $HOME/.local/state/freeagent-proxy.
+	// else $HOME/.local/state/freeagent-proxy, else, on Windows, %LOCALAPPDATA%\freeagent-proxy.
 	File string `yaml:"file"`
 	// Redis is where several processes keep them together, instead of File.
 	Redis RedisConfig `yaml:"redis"`
@@ -265,6 +265,9 @@ func defaultStore(getenv func(string) string) string {
 	}
 	if home := getenv("HOME"); home != "" {
 		return filepath.Join(home, ".local", "state", "freeagent-proxy")
+	}
+	if local := getenv("LOCALAPPDATA"); filepath.IsAbs(local) { // Windows sets no HOME
+		return filepath.Join(local, "freeagent-proxy")
 	}
 	return ""
 }

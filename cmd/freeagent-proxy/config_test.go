@@ -173,6 +173,7 @@ func TestDefaultStore(t *testing.T) {
 		{[]string{"STATE_DIRECTORY=/a:/b", "XDG_STATE_HOME=/x"}, "/a"},
 		{[]string{"XDG_STATE_HOME=/x"}, "/x/freeagent-proxy"},
 		{[]string{"XDG_STATE_HOME=relative"}, "/home/op/.local/state/freeagent-proxy"},
+		{[]string{"HOME=", "LOCALAPPDATA=/local"}, "/local/freeagent-proxy"},
 		{nil, "/home/op/.local/state/freeagent-proxy"},
 		{[]string{"HOME="}, ""},
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -161,7 +160,7 @@ func listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := protect(path, socketMode); err != nil {
 		return nil, errors.Join(fmt.Errorf("let owner and group use the socket: %w", err), listener.Close())
 	}
 	return listener, nil
@@ -183,7 +182,7 @@ func clearSocket(path string) error {
 		return gone
 	case info.Mode()&os.ModeSocket == 0:
 		return errors.New("what is there is no socket")
-	case !errors.Is(err, syscall.ECONNREFUSED):
+	case !refused(err):
 		return fmt.Errorf("another process may serve this socket: %w", err)
 	}
 	return os.Remove(path)

@@ -75,7 +75,7 @@ func (c Config) validateTLS(p *problems) {
 	case time.Until(end) < expirySoon:
 		p.note("tls.cert", "the certificate ends on %s; put a new one in its place before", end.Format(time.DateOnly))
 	}
-	if info, err := os.Stat(c.TLS.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
+	if info, err := os.Stat(c.TLS.Key); err == nil && openToAll(info) {
 		p.note("tls.key", "every user of this machine may read the file; chmod 600 keeps them out")
 	}
 }

@@ -83,7 +83,7 @@ func secretFromFile(path string) (secret Secret, open bool, err error) {
 	case text == "":
 		return Secret{}, false, errors.New("the file that this names is empty")
 	}
-	return newSecret(text), info.Mode().Perm()&0o004 != 0, nil
+	return newSecret(text), openToAll(info), nil
 }
 
 // unreadable leaves the path out: it may be the secret itself, written where a path belongs.
