@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/build":     {},
 	"internal/outcomes":  {},
 	"internal/tracing":   {},
+	"internal/release":   {},
 	"internal/redistest": {}, // real servers for the tests of all others
 }
 
