@@ -29,9 +29,6 @@ var (
 
 // all returns a release's files, but for their checksums.
 func (b builder) all(ctx context.Context) ([]file, error) {
-	if err := b.copySource(ctx); err != nil {
-		return nil, err
-	}
 	common, err := b.common(ctx)
 	if err != nil {
 		return nil, err

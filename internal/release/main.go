@@ -95,6 +95,11 @@ func release(ctx context.Context, o options) error {
 	if o.sharedCache {
 		second.cache = ""
 	}
+	for _, b := range []builder{first, second} { // at once, so that nobody changes the source between the two
+		if err := b.copySource(ctx); err != nil {
+			return err
+		}
+	}
 	made, err := first.all(ctx)
 	if err != nil {
 		return err
