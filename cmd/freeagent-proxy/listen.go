@@ -43,6 +43,10 @@ func (s *server) bind() error {
 		return nil // other processes use it beside us
 	}
 	control, err := listenControl(s.cfg.Store.File)
+	if lacksSockets(err) {
+		s.log.Warn("this system has no unix sockets; stop the proxy before you run authorize or accounts", zap.Error(err))
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ func openFiles() int { return math.MaxInt32 }
 // refused reports whether nobody listens at a socket: WSAECONNREFUSED, which is none of package syscall's names.
 func refused(err error) bool { return errors.Is(err, syscall.Errno(10061)) }
 
+// lacksSockets reports whether this Windows is too old for unix sockets: WSAEAFNOSUPPORT.
+func lacksSockets(err error) bool { return errors.Is(err, syscall.Errno(10047)) }
+
 // openToAll cannot be told from a file's mode: who may read it is in its access control list, mostly its folder's.
 func openToAll(fs.FileInfo) bool { return false }
 
