@@ -51,7 +51,7 @@ func (p *Proxy) trace(x *exchange, r *http.Request) {
 		scheme = "https"
 	}
 	attributes := append(make([]attribute.KeyValue, 0, 6),
-		semconv.HTTPRequestMethodKey.String(t.method), semconv.URLScheme(scheme), semconv.URLPath(x.path), attrRequestID.String(x.requestID),
+		semconv.HTTPRequestMethodKey.String(t.method), semconv.URLScheme(scheme), semconv.URLPath(clipped(x.path)), attrRequestID.String(x.requestID),
 		semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor)+"."+strconv.Itoa(r.ProtoMinor)))
 	if t.route != "" {
 		attributes = append(attributes, semconv.HTTPRoute(t.route))
@@ -60,6 +60,15 @@ func (p *Proxy) trace(x *exchange, r *http.Request) {
 	t.ctx, t.span = t.tracer.Start(parent, t.name(),
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(x.began), trace.WithAttributes(attributes...))
 	x.traced = t
+}
+
+// maxAttribute bounds what a client can put into a span, which is kept until it is sent.
+const maxAttribute = 512
+
+// clipped is a text of bounded length, in UTF-8 as the protocol wants it, which holds on to no other: a path does to the whole
+// request-target.
+func clipped(s string) string {
+	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), maxAttribute)], "\uFFFD"))
 }
 
 // name is a span's, of which there must be few different ones.
@@ -88,7 +97,7 @@ func (t *traced) end(x *exchange) {
 			answeredBy = "upstream"
 		}
 		t.span.SetAttributes(semconv.HTTPResponseStatusCode(x.status), attrAnsweredBy.String(answeredBy), attrAttempts.Int(x.attempts))
-		for _, a := range []attribute.KeyValue{attrClient.String(x.client), attrAccount.String(x.account), attrReason.String(x.reason)} {
+		for _, a := range []attribute.KeyValue{attrClient.String(x.client), attrAccount.String(x.account), attrReason.String(clipped(x.reason))} {
 			if a.Value.AsString() != "" {
 				t.span.SetAttributes(a)
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -110,6 +111,7 @@ func TestSpanNames(t *testing.T) {
 		{"GET", "/wp-login.php?x=secret", "GET"},
 		{"GET", "/v2/../etc", "GET"},
 		{"BREW", "/v2/coffee", "HTTP /v2/coffee"},
+		{"GET", "/v2/\xff\xfe", "GET /v2/{id}"},
 	} {
 		id := fmt.Sprintf("name-%d", i)
 		r.do(c.method, c.target, "", "X-Request-Id: "+id)
@@ -126,7 +128,15 @@ func TestSpanNames(t *testing.T) {
 			t.Errorf("%s %s: got %q, want %q", c.method, c.target, root.Name(), c.want)
 		}
 	}
+	r.get("/v2/"+strings.Repeat("long/", 1000)).passed(t, 200, "{}")
+	soon(t, "the span of a long path", func() bool {
+		all := recorder.Ended()
+		return len(attributes(all[len(all)-1])["url.path"]) == 512
+	})
 	for _, s := range recorder.Ended() {
+		if path := attributes(s)["url.path"]; !utf8.ValidString(path) {
+			t.Errorf("%q cannot be sent", path)
+		}
 		if text := fmt.Sprint(s.Name(), s.Attributes(), s.Events(), s.Status()); strings.Contains(text, "secret") {
 			t.Errorf("a query is in span %s", text)
 		}
