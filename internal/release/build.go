@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -71,15 +70,19 @@ func (b builder) copySource(ctx context.Context) error {
 	}
 	for _, p := range paths {
 		from, to := filepath.Join(b.source, filepath.FromSlash(p)), filepath.Join(b.folder, filepath.FromSlash(p))
-		content, err := os.ReadFile(from)
+		info, err := os.Stat(from)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed, not yet committed
+		}
+		var content []byte
+		if err == nil {
+			content, err = os.ReadFile(from)
 		}
 		if err == nil {
 			err = os.MkdirAll(filepath.Dir(to), 0o755)
 		}
 		if err == nil {
-			err = os.WriteFile(to, content, 0o644)
+			err = os.WriteFile(to, content, mode(info))
 		}
 		if err != nil {
 			return fmt.Errorf("copy the source: %w", err)
@@ -105,8 +108,16 @@ func (b builder) build(ctx context.Context, goos, goarch string) ([]byte, error)
 	return os.ReadFile(out)
 }
 
-// common is what goes into the archives of all platforms: documents, and what the binary says of itself.
-func (b builder) common(ctx context.Context) ([]entry, error) {
+// mode is what git knows of a file's: whether it is a program.
+func mode(info fs.FileInfo) fs.FileMode {
+	if info.Mode()&0o100 != 0 {
+		return 0o755
+	}
+	return 0o644
+}
+
+// documents is what is packed as it is.
+func (b builder) documents() ([]entry, error) {
 	var entries []entry
 	for _, part := range packed {
 		err := fs.WalkDir(os.DirFS(b.folder), part, func(p string, d fs.DirEntry, err error) error {
@@ -116,13 +127,26 @@ func (b builder) common(ctx context.Context) ([]entry, error) {
 			if err != nil {
 				return err
 			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
 			content, err := os.ReadFile(filepath.Join(b.folder, filepath.FromSlash(p)))
-			entries = append(entries, entry{p, 0o644, content})
+			entries = append(entries, entry{p, mode(info), content})
 			return err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("read what is packed: %w", err)
 		}
+	}
+	return entries, nil
+}
+
+// common is what goes into the archives of all platforms: documents, and what the binary says of itself.
+func (b builder) common(ctx context.Context) ([]entry, error) {
+	entries, err := b.documents()
+	if err != nil {
+		return nil, err
 	}
 	for p, args := range map[string][]string{
 		"man/man1/" + name + ".1":                 {"man"},
@@ -135,7 +159,7 @@ func (b builder) common(ctx context.Context) ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, entry{path.Clean(p), 0o644, content})
+		entries = append(entries, entry{p, 0o644, content})
 	}
 	return entries, nil
 }

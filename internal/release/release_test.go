@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -208,6 +209,29 @@ func TestZip(t *testing.T) {
 	}
 	if len(r.File) != 2 || r.File[0].Name != "top/a/c" || r.File[1].Name != "top/b.exe" || r.File[1].Mode() != 0o755 || !r.File[1].Modified.Equal(made) {
 		t.Errorf("got %+v", r.File)
+	}
+}
+
+// Scripts stay programs, and what is not there is left out.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	source := t.TempDir()
+	if err := os.Mkdir(filepath.Join(source, "deploy"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]fs.FileMode{"LICENSE": 0o600, "deploy/install": 0o700, "notes": 0o600} {
+		if err := os.WriteFile(filepath.Join(source, name), []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := builder{options: options{source: source}, folder: t.TempDir()}
+	if err := b.copySource(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.documents()
+	want := []entry{{"LICENSE", 0o644, []byte("LICENSE")}, {"deploy/install", 0o755, []byte("deploy/install")}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 }
 
