@@ -29,7 +29,7 @@ type sending struct {
 	token401 tokens.Token // what the last of them rejected
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
-	again    string         // why it is sent again, see why
+	again    string         // why it is sent again, see replays
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -59,7 +59,7 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
-		s.again = why(resp)
+		s.replays(resp)
 	}
 }
 

@@ -65,5 +65,6 @@ func TraceNothing() {
 	attempt.answered(500)
 	attempt.failed("broken")
 	attempt.end()
+	s.replays(nil)
 	s.x.traced.end(s.x)
 }

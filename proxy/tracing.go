@@ -96,7 +96,10 @@ func (t *traced) end(x *exchange) {
 		if x.upstream {
 			answeredBy = "upstream"
 		}
-		t.span.SetAttributes(semconv.HTTPResponseStatusCode(x.status), attrAnsweredBy.String(answeredBy), attrAttempts.Int(x.attempts))
+		if x.status != 0 {
+			t.span.SetAttributes(semconv.HTTPResponseStatusCode(x.status))
+		}
+		t.span.SetAttributes(attrAnsweredBy.String(answeredBy), attrAttempts.Int(x.attempts))
 		for _, a := range []attribute.KeyValue{attrClient.String(x.client), attrAccount.String(x.account), attrReason.String(clipped(x.reason))} {
 			if a.Value.AsString() != "" {
 				t.span.SetAttributes(a)
@@ -169,12 +172,15 @@ func (s step) failed(kind string) {
 	}
 }
 
-// why names what makes a replay necessary.
-func why(resp *http.Response) string {
-	if resp == nil {
-		return "connection"
+// replays notes what makes a replay necessary: an answer, or none.
+func (s *sending) replays(resp *http.Response) {
+	switch {
+	case !s.x.traced.recording():
+	case resp == nil:
+		s.again = "connection"
+	default:
+		s.again = strconv.Itoa(resp.StatusCode)
 	}
-	return strconv.Itoa(resp.StatusCode)
 }
 
 const (

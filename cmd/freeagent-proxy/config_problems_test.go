@@ -77,6 +77,7 @@ func TestConfigProblems(t *testing.T) {
 		{`tracing: {otlp_endpoint: "grpc://collector:4317"}`, `tracing.otlp_endpoint: must be http:// or https://`},
 		{`tracing: {otlp_endpoint: "https://user:hunter2@collector"}`, `tracing.otlp_endpoint: must be http:// or https://`},
 		{`tracing: {otlp_endpoint: "https://collector/?key=hunter2"}`, `tracing.otlp_endpoint: must be http:// or https://`},
+		{`tracing: {otlp_endpoint: "http://collector:99999"}`, `tracing.otlp_endpoint: must be http:// or https://`},
 		{`tracing: {sample: 1.5}`, `tracing.sample: must be from 0 to 1`},
 		{`tracing: {sample: .nan}`, `tracing.sample: must be`},
 		{`tracing: {headers: "api-key=hunter2"}`, `tracing.headers: a secret is not written here`},

@@ -23,6 +23,9 @@ func (s *server) openTracing() {
 	headers, _ := parseHeaders(c.Headers.Reveal()) // validated when the configuration was loaded
 	s.tracing = tracing.New(tracing.Config{
 		Endpoint: c.OTLPEndpoint, Headers: headers, Sample: c.Sample, Version: version, Observe: observeTracing(s.log),
+		Complaint: func(err error) {
+			s.log.Warn("OpenTelemetry complains; requests are not affected. See to the variables that begin with OTEL_", zap.Error(err))
+		},
 	})
 }
 
@@ -55,7 +58,7 @@ func observeTracing(log logbook) func(error) {
 func (c Config) validateTracing(p *problems) {
 	const key = "tracing.otlp_endpoint"
 	u := c.Tracing.OTLPEndpoint
-	if u != nil && (u.Scheme != "http" && u.Scheme != "https" || *u != url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}) {
+	if u != nil && (u.Scheme != "http" && u.Scheme != "https" || !bare(&url.URL{Scheme: u.Scheme, Host: u.Host}) || *u != url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}) {
 		p.add(key, "must be http:// or https://, the collector's host, perhaps port and path, such as http://127.0.0.1:4318; a key belongs in tracing.headers_env or headers_file")
 	}
 	if !(c.Tracing.Sample >= 0 && c.Tracing.Sample <= 1) { // also not NaN

@@ -172,6 +172,17 @@ func TestTracingReplays(t *testing.T) {
 	}
 }
 
+// What OpenTelemetry complains of is in the log, as all else is.
+func TestTracingComplaints(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, "tracing: {otlp_endpoint: http://127.0.0.1:9}\n")
+	w.env = append(w.env, "OTEL_RESOURCE_ATTRIBUTES=rubbish,=,%zz=%zz", "OTEL_BSP_MAX_QUEUE_SIZE=rubbish", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=rubbish", "OTEL_TRACES_SAMPLER=rubbish")
+	p, _ := w.serve()
+	if _, err := p.await(&p.stderr, `"warn".*OpenTelemetry complains`); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What is in the queue at the end arrives.
 func TestTracingFlushesAtTheEnd(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,7 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -47,6 +48,8 @@ type Config struct {
 	Version  string      // of the program
 	// Observe is told when batches begin to get lost, with the reason, and when one arrives again, with nil. It must not wait.
 	Observe func(error)
+	// Complaint is told what else OpenTelemetry finds wrong, such as a malformed OTEL_RESOURCE_ATTRIBUTES. It must not wait.
+	Complaint func(error)
 }
 
 // Provider makes spans and sends them in the background. What cannot be sent is dropped: nobody who makes spans ever waits.
@@ -55,8 +58,10 @@ type Provider struct {
 	client *client
 }
 
-// New makes a Provider, which dials when there is something to send.
+// New makes a Provider, which dials when there is something to send. A process makes one: OpenTelemetry, which would write its complaints
+// to standard error, has one place for them.
 func New(c Config) *Provider {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(c.Complaint))
 	sender := newClient(c)
 	exporter := otlptrace.NewUnstarted(sender)
 	_ = exporter.Start(context.Background()) // the client has nothing to start
