@@ -29,9 +29,9 @@ func ordered(entries []entry) []entry {
 }
 
 // tarred is a .tar.gz of files that are root's, and all of one age.
-func tarred(top string, entries []entry, made time.Time) ([]byte, error) {
+func tarred(top string, entries []entry, made time.Time, compression int) ([]byte, error) {
 	var out bytes.Buffer
-	compressed, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	compressed, err := gzip.NewWriterLevel(&out, compression)
 	if err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}

@@ -52,7 +52,7 @@ func (b builder) all(ctx context.Context) ([]file, error) {
 			archive.name = title + ".zip"
 			archive.content, err = zipped(title, contents, b.made)
 		} else {
-			archive.content, err = tarred(title, contents, b.made)
+			archive.content, err = tarred(title, contents, b.made, b.compression)
 		}
 		if err != nil {
 			return nil, err
@@ -91,9 +91,17 @@ func (b builder) copySource(ctx context.Context) error {
 	return nil
 }
 
-// build returns a platform's binary. Empty values keep out what the environment would add.
+// out is where a platform's binary is built.
+func (b builder) out(goos, goarch string) string {
+	return filepath.Join(b.folder, "out", goos+"_"+goarch)
+}
+
+// build returns a platform's binary, and builds it if that is not done yet. Empty values keep out what the environment would add.
 func (b builder) build(ctx context.Context, goos, goarch string) ([]byte, error) {
-	out := filepath.Join(b.folder, "out", goos+"_"+goarch)
+	out := b.out(goos, goarch)
+	if binary, err := os.ReadFile(out); err == nil {
+		return binary, nil
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
 		"-ldflags", "-s -w -X main.version="+b.version+" -X main.commit="+b.commit, "-o", out, "./cmd/"+name)
 	cmd.Dir = b.folder
@@ -166,17 +174,10 @@ func (b builder) common(ctx context.Context) ([]entry, error) {
 
 // ask returns what the program prints, which is built for the machine that we run on.
 func (b builder) ask(ctx context.Context, args ...string) ([]byte, error) {
-	host := filepath.Join(b.folder, "out", "host")
-	if _, err := os.Stat(host); errors.Is(err, fs.ErrNotExist) {
-		binary, err := b.build(ctx, runtime.GOOS, runtime.GOARCH)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(host, binary, 0o755); err != nil {
-			return nil, fmt.Errorf("keep the host's binary: %w", err)
-		}
+	if _, err := b.build(ctx, runtime.GOOS, runtime.GOARCH); err != nil {
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, host, args...)
+	cmd := exec.CommandContext(ctx, b.out(runtime.GOOS, runtime.GOARCH), args...)
 	cmd.Dir, cmd.Env = b.folder, []string{}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,13 +38,14 @@ type options struct {
 	made        time.Time // what everything in it is dated
 	platforms   []string
 	sharedCache bool // the second build may take from the first one's cache: quick, and less of a proof
+	compression int  // gzip's level
 	progress    io.Writer
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	o := options{source: ".", progress: os.Stderr}
+	o := options{source: ".", compression: gzip.BestCompression, progress: os.Stderr}
 	flag.StringVar(&o.version, "version", "", "the release's tag, such as v1.2.3")
 	flag.StringVar(&o.commit, "commit", "", "the commit that it is made from")
 	flag.StringVar(&o.dist, "dist", "dist", "the folder that it goes to")

@@ -38,7 +38,7 @@ func TestRelease(t *testing.T) {
 	}
 	o := options{
 		source: top, dist: dist, version: "v1.2.3-test", commit: "c0ffee", made: made, sharedCache: true,
-		platforms: []string{runtime.GOOS + "/" + runtime.GOARCH}, progress: io.Discard,
+		platforms: []string{runtime.GOOS + "/" + runtime.GOARCH}, compression: gzip.BestSpeed, progress: io.Discard,
 	}
 	if err := release(t.Context(), o); err != nil {
 		t.Fatal(err)
