@@ -1,5 +1,6 @@
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo dev)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 help: ## list these targets
@@ -25,10 +26,13 @@ lint: ## formatting, vet, staticcheck, go.mod
 bench: ## our cost against a bare reverse proxy's
 	go run ./internal/bench
 
+release: ## dist/: archives for all platforms, SBOMs and checksums of the tagged commit, built twice; see docs/releasing.md
+	go run ./internal/release -version '$(VERSION)' -commit '$(COMMIT)' -epoch '$(EPOCH)' $(if $(PLATFORMS),-platforms '$(PLATFORMS)')
+
 image: ## bin/image.tar, the container image, by docker, podman or buildah
 	VERSION='$(VERSION)' COMMIT='$(COMMIT)' .ci/image bin/image.tar
 
 image-test: image ## run the image's binary as its user (needs root)
 	go test -tags image -run '^TestImage$$' -v ./internal/build
 
-.PHONY: help demo build test lint bench image image-test
+.PHONY: help demo build test lint bench release image image-test

@@ -286,7 +286,7 @@ func (j *journal) begin(data []byte) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := createOpen(name)
 	if err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (j *journal) begin(data []byte) error {
 func (j *journal) replace(err error) error {
 	name := j.path + ".new"
 	if err = errors.Join(err, j.spoiled); err == nil {
-		err = os.Rename(name, j.path)
+		err = renameOpen(name, j.path)
 	}
 	next := j.next
 	j.next, j.synced = appended{}, nil

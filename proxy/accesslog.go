@@ -43,11 +43,12 @@ type exchange struct {
 	took      time.Duration    // until the end of the answer; known when it is logged
 	waited    time.Duration    // for permits and tokens
 	attempts  int
-	keyed     *keyed // nil: it has no idempotency key
-	urls      *urls  // nil: URLs pass as they are
-	upstream  bool   // the answer is FreeAgent's
-	unread    bool   // the request has a body that was not read to its end
 	tally     Tally
+	keyed     *keyed  // nil: it has no idempotency key
+	urls      *urls   // nil: URLs pass as they are
+	traced    *traced // nil: tracing is off
+	upstream  bool    // the answer is FreeAgent's
+	unread    bool    // the request has a body that was not read to its end
 	line      [1]zap.Field
 	served    Served
 	usage     [4]limiter.Usage
@@ -81,6 +82,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.unread = r.ContentLength != 0
 	w.Header()["X-Request-Id"] = []string{x.requestID}
 	p.inFlight.Add(1)
+	if p.config.Tracer != nil {
+		p.trace(x, r)
+	}
 	return x
 }
 
@@ -122,6 +126,7 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
 	p.inFlight.Add(-1)
+	x.traced.end(x)
 	if fault != nil {
 		// The server drops the connection, so that the client sees a truncated answer as one. What it has of it must
 		// leave first: a client that sees nothing at all may send a write again by itself.
@@ -151,6 +156,9 @@ func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddInt("attempts", x.attempts)
 	line.AddString("answered_by", answeredBy)
 	line.AddString("reason", x.reason)
+	if x.traced != nil {
+		line.AddString("trace_id", x.traced.id())
+	}
 	return nil
 }
 

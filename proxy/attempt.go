@@ -23,6 +23,7 @@ var errStalled = errors.New("no progress within the upstream timeout")
 // countedWithin after the last byte was written. It is given back only when not a byte had left.
 type attempt struct {
 	permit    *limiter.Permit
+	step      step
 	trace     httptrace.ClientTrace
 	header    [1]string // Authorization
 	answer    answerBody
@@ -101,6 +102,7 @@ func (a *attempt) pause() { a.alive.Store(paused) }
 func (a *attempt) end() {
 	a.watch.Stop()
 	a.cancel(nil)
+	a.step.end()
 }
 
 // watched opens a request body. Reading a long one counts as progress; a short one goes in
@@ -149,6 +151,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	b.read, b.left = true, b.left-int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.x.reason, b.x.tally.Cut = "upstream broke off its answer", true
+		b.step.failed("connection_terminated")
 	}
 	return n, err
 }

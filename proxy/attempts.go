@@ -31,6 +31,7 @@ type sending struct {
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
 	replayed int            // the status for which the request goes again; 0: the connection broke
+	again    string         // why it is sent again, see replays
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -64,6 +65,7 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 		s.explainAgain(resp)
+		s.replays(resp)
 	}
 }
 
@@ -109,6 +111,7 @@ const tokenPatience = 10 * time.Second
 func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) (tokens.Token, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.presence), max(s.patience, tokenPatience))
 	defer cancel()
+	defer s.x.traced.step("wait for token").end()
 	defer s.countWait(time.Now())
 	return get(ctx)
 }
@@ -126,6 +129,7 @@ func (s *sending) permit() (*limiter.Permit, error) {
 		s.explainPermit("not at all", began, err)
 		return permit, err
 	}
+	defer s.x.traced.step("wait for permit").end()
 	defer s.countWait(time.Now())
 	request.MaxWait = s.patience
 	permit, err = s.p.config.Limiter.Take(s.presence, request)
@@ -164,6 +168,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		s.x.tally.Answered = 0
 	}
 	a := begin(permit, s.p.config.Timeout)
+	a.step = s.attemptStep()
 	if !isRead(req.Method) {
 		s.p.writes.begin(s.x)
 		defer s.p.writes.end(s.x)
@@ -175,6 +180,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	}
 	if err == nil {
 		permit.Sent()
+		a.step.answered(resp.StatusCode)
 		resp = withoutTrailer(resp)
 		a.answer = answerBody{ReadCloser: resp.Body, attempt: a, x: s.x}
 		if resp.ContentLength <= short {
@@ -191,7 +197,9 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	} else {
 		permit.Release()
 	}
-	return nil, &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
+	failed := &upstreamError{cause: err, timeout: timeout, connected: a.connected, sent: sent, write: !isRead(req.Method)}
+	a.step.failed(failed.explain().kind)
+	return nil, failed
 }
 
 // withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The

@@ -9,7 +9,9 @@ import (
 
 // ClientAddress is where a request comes from, behind trusted proxies too, at whichever listener it came in. Invalid if it
 // has no address, as at a unix socket.
-func (p *Proxy) ClientAddress(r *http.Request) netip.Addr { return p.settings.Load().clients.address(r) }
+func (p *Proxy) ClientAddress(r *http.Request) netip.Addr {
+	return p.settings.Load().clients.address(r)
+}
 
 // address is where the client calls from: the connection's own address or, if that is a trusted proxy's, the nearest
 // one behind it that is not. Forwarded and X-Forwarded-For must agree if both are there: a proxy that writes

@@ -57,3 +57,17 @@ func (r Rewriting) Reader(source io.Reader, window int) io.Reader {
 
 // SetTransport puts something else in the upstream's place.
 func SetTransport(p *Proxy, transport http.RoundTripper) { p.transport = transport }
+
+var untraced = sending{x: &exchange{}}
+
+// TraceNothing is all that a request without a trace does for it.
+func TraceNothing() {
+	s := &untraced
+	s.x.traced.step("wait").end()
+	attempt := s.attemptStep()
+	attempt.answered(500)
+	attempt.failed("broken")
+	attempt.end()
+	s.replays(nil)
+	s.x.traced.end(s.x)
+}

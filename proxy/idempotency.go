@@ -114,7 +114,9 @@ func (p *Proxy) forwardOnce(x *exchange, r *http.Request, to passage, t target, 
 	k := x.keyed
 	k.print.Write(k.body.Sum(nil))
 	ctx := context.WithoutCancel(r.Context()) // it need not wait for its turn, so the client is taken to be there
+	claiming := x.traced.step("claim idempotency key")
 	k.claim, k.kept, err = p.config.Outcomes.Begin(ctx, k.name, outcomes.Fingerprint(k.print.Sum(nil)))
+	claiming.end()
 	switch {
 	case err != nil:
 		x.explainKeyed("refused")

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"freeagent-proxy/limiter"
@@ -55,6 +56,8 @@ type Config struct {
 	Log        *zap.Logger
 	// Served is told of each request when its answer has ended, and must neither wait nor keep what it is given. It may be nil.
 	Served func(*Served)
+	// Tracer makes a span of each request and of what takes time in it. nil: none, at no cost.
+	Tracer trace.Tracer
 }
 
 // Limiter says when the next request may go: *limiter.Local for one process, *limiter.Redis for several.

@@ -56,6 +56,7 @@ func (s *sending) rest(pause time.Duration) bool {
 	if pause > s.patience {
 		return false
 	}
+	defer s.x.traced.step("pause before replay").end()
 	defer s.countWait(time.Now())
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

@@ -62,6 +62,7 @@ func (s *sending) turn(method string) (end func(), err error) {
 		key.Work = s.subdomain + " " + write
 	}
 	began := time.Now()
+	defer s.x.traced.step("wait for turn").end()
 	defer s.countWait(began)
 	end, err = s.p.config.Turns.Take(s.presence, key, s.patience)
 	if err != nil && s.presence.Err() != nil {

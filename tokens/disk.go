@@ -10,10 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 )
 
 const (
@@ -104,23 +103,6 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, maxFile))
 }
 
-// writeFile replaces a file in one step. When it returns nil the new content survives a power cut.
-func writeFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pending.Cleanup() }() // nothing to do once it was replaced
-	if _, err := pending.Write(content); err != nil {
-		return err
-	}
-	if err := pending.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	return syncDir(dir) // renameio does not: without it the new name may be lost
-}
-
 // probeFile writes a file of a grant's size and removes it. A grant has 300 to 3,000 bytes.
 func probeFile(path string) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -129,14 +111,6 @@ func probeFile(path string) (err error) {
 	}
 	_, err = file.Write(bytes.Repeat([]byte{'.'}, 4<<10))
 	return errors.Join(err, file.Sync(), file.Close(), os.Remove(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // leftover is what a crash leaves: a file that was being written.
@@ -158,8 +132,11 @@ func removeLeftovers(dir string) error {
 }
 
 // refuseOthers refuses a file or folder that just anybody on the machine has access to. Its group may: that is
-// how some volumes are mounted.
+// how some volumes are mounted. On Windows a file's mode says nothing of that.
 func refuseOthers(path string, access fs.FileMode) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return storeError("look at", path, err)

@@ -31,18 +31,19 @@ not; a running one knows at once.`,
 		},
 	}
 	accounts.PersistentFlags().StringVar(&c.configPath, "config", "", "configuration `FILE`")
+	completeFlag(accounts, "config", configurationFiles)
 	accounts.AddCommand(
 		&cobra.Command{Use: "list", Short: "List the accounts and when their tokens end", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return c.listAccounts(cmd.Context()) }},
-		&cobra.Command{Use: "show NAME", Short: "Show one account's authorisation, without its secrets", Args: oneArg,
+		&cobra.Command{Use: "show NAME", Short: "Show one account's authorisation, without its secrets", Args: oneArg, ValidArgsFunction: c.completeAccount,
 			RunE: func(cmd *cobra.Command, args []string) error { return c.showAccount(cmd.Context(), args[0]) }},
-		&cobra.Command{Use: "import NAME", Short: "Take a refresh token, got elsewhere, from standard input", Args: oneArg,
+		&cobra.Command{Use: "import NAME", Short: "Take a refresh token, got elsewhere, from standard input", Args: oneArg, ValidArgsFunction: c.completeAccount,
 			Long: `Reads a refresh token from standard input, refreshes once to prove it, and keeps what
 FreeAgent answers. It replaces the account's authorisation.`,
 			Example: "  freeagent-proxy accounts import acme < refresh-token.txt",
 			RunE:    func(cmd *cobra.Command, args []string) error { return c.importAccount(cmd.Context(), args[0]) }},
 		c.copyCommand(),
-		&cobra.Command{Use: "remove NAME", Short: "Forget an account's authorisation", Args: oneArg,
+		&cobra.Command{Use: "remove NAME", Short: "Forget an account's authorisation", Args: oneArg, ValidArgsFunction: c.completeAccount,
 			Long: `Deletes the account's tokens from the store, without asking. FreeAgent is not told; to
 revoke the access, do so there under Approved Applications.`,
 			RunE: func(cmd *cobra.Command, args []string) error { return c.removeAccount(cmd.Context(), args[0]) }},

@@ -24,8 +24,11 @@ Stop the proxies that use the other store first, and do not start them again: a 
 store only. The command refuses if it sees one running.`,
 		Example: "  freeagent-proxy accounts copy --from old.yaml",
 		RunE:    func(cmd *cobra.Command, names []string) error { return c.copyAccounts(cmd.Context(), from, names) },
+
+		ValidArgsFunction: c.completeAccounts,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "the other configuration `FILE`, or a store's folder")
+	completeFlag(cmd, "from", anyFile)
 	return cmd
 }
 

@@ -48,6 +48,7 @@ sent to (it need not load), or the code alone.`,
 		},
 	})
 	cmd.Flags().StringVar(&account, "account", "", "account `NAME` (default: the default account)")
+	completeFlag(cmd, "account", c.completeAccount)
 	cmd.Flags().StringVar(&redirect, "redirect-uri", defaultRedirect, "where FreeAgent sends the browser back to, as registered")
 	cmd.Flags().BoolVar(&paste, "paste", false, "read the redirected address or the code from standard input")
 	return cmd

@@ -30,6 +30,7 @@ func (c *command) clientsCommand() *cobra.Command {
 	}
 	clients.AddCommand(
 		c.configFlag(&cobra.Command{Use: "new NAME", Short: "Make a client's key, and print what the configuration needs", Args: oneArg,
+			ValidArgsFunction: c.completeClient, // one that is to get a second key
 			Long: `Makes a key of 32 random bytes and prints it, this once, with the lines for the
 configuration, which has its digest only. Of a client that has a key already, the lines keep both, so that the
 program can change to the new one; then take the old one out. Reload the proxy (SIGHUP) to apply it.`,

@@ -46,6 +46,7 @@ type Config struct {
 	Limits   LimitsConfig             `yaml:"limits"`
 	Writes   WritesConfig             `yaml:"writes"`
 	Log      LogConfig                `yaml:"log"`
+	Tracing  TracingConfig            `yaml:"tracing"`
 
 	// Seed is a refresh token that was got elsewhere, from FREEAGENT_REFRESH_TOKEN. Only
 	// without a file; beside one, `accounts import` brings a token in.
@@ -96,7 +97,7 @@ type UpstreamConfig struct {
 // StoreConfig is where grants are kept.
 type StoreConfig struct {
 	// File is a folder. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/freeagent-proxy,
-	// else $HOME/.local/state/freeagent-proxy.
+	// else $HOME/.local/state/freeagent-proxy, else, on Windows, %LOCALAPPDATA%\freeagent-proxy.
 	File string `yaml:"file"`
 	// Redis is where several processes keep them together, instead of File.
 	Redis RedisConfig `yaml:"redis"`
@@ -222,6 +223,17 @@ type LogConfig struct {
 	Format string `yaml:"format"`
 }
 
+// TracingConfig is where spans go.
+type TracingConfig struct {
+	// OTLPEndpoint is a collector that takes OTLP over HTTP: http or https, /v1/traces is appended. Default nil: tracing is off.
+	OTLPEndpoint *url.URL `yaml:"otlp_endpoint"`
+	// Sample is the part, 0 to 1, of the requests that is traced, but for those whose client says by traceparent whether
+	// they are. Default 1.
+	Sample float64 `yaml:"sample"`
+	// Headers are sent to the collector: name=value, joined by commas. Default none.
+	Headers Secret `yaml:"headers" from:"headers_env,headers_file"`
+}
+
 // defaultConfig is what holds where nothing is set. It has neither app nor account.
 func defaultConfig(getenv func(string) string) Config {
 	return Config{
@@ -242,6 +254,7 @@ func defaultConfig(getenv func(string) string) Config {
 		},
 		Writes:    WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
 		Log:       LogConfig{Level: "info", Format: "json"},
+		Tracing:   TracingConfig{Sample: 1},
 		Inherited: inheritedFrom(getenv),
 	}
 }
@@ -258,6 +271,9 @@ func defaultStore(getenv func(string) string) string {
 	}
 	if home := getenv("HOME"); home != "" {
 		return filepath.Join(home, ".local", "state", "freeagent-proxy")
+	}
+	if local := getenv("LOCALAPPDATA"); filepath.IsAbs(local) { // Windows sets no HOME
+		return filepath.Join(local, "freeagent-proxy")
 	}
 	return ""
 }

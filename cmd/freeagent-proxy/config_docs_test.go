@@ -71,7 +71,7 @@ func TestConfigExampleLoads(t *testing.T) {
 func TestConfigExampleIsComplete(t *testing.T) {
 	folder := t.TempDir()
 	key := strings.Repeat("A", 43) + "="
-	for name, secret := range map[string]string{"old.key": key, "second-app.secret": "s"} {
+	for name, secret := range map[string]string{"old.key": key, "second-app.secret": "s", "otlp.headers": "a=b"} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(secret), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,8 @@ func TestConfigExampleIsComplete(t *testing.T) {
 	d := &decoder{
 		problems: &problems{file: "config.example.yaml", lines: map[string]int{}},
 		getenv: fakeEnv("FREEAGENT_CLIENT_SECRET=s", "FREEAGENT_PROXY_KEY="+key, "FREEAGENT_PROXY_ADMIN_PASSWORD=p",
-			"FREEAGENT_PROXY_REDIS=redis://localhost", "FREEAGENT_PROXY_REDIS_PASSWORD=p", "FREEAGENT_PROXY_SENTINEL_PASSWORD=p"),
+			"FREEAGENT_PROXY_REDIS=redis://localhost", "FREEAGENT_PROXY_REDIS_PASSWORD=p", "FREEAGENT_PROXY_SENTINEL_PASSWORD=p",
+			"FREEAGENT_PROXY_OTLP_HEADERS=api-key=k"),
 		folder: folder,
 	}
 	c := defaultConfig(d.getenv)

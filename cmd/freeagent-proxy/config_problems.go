@@ -92,6 +92,16 @@ func (p *problems) line(key string) int {
 	return 1
 }
 
+// given is the first of the keys that the file has; if it has none, the first of all.
+func (p *problems) given(keys ...string) string {
+	for _, key := range keys {
+		if p.lines[key] > 0 {
+			return key
+		}
+	}
+	return keys[0]
+}
+
 // err is a *configError, or nil.
 func (p *problems) err() error {
 	if len(p.found) == 0 {

@@ -73,6 +73,15 @@ func TestConfigProblems(t *testing.T) {
 	const sealed = "\nencryption: {keys: [{id: a, env: KEY}]}"
 	long := "unix:/" + strings.Repeat("x", maxSocketPath)
 	tests := []struct{ yaml, want string }{
+		{`tracing: {otlp_endpoint: "collector:4318"}`, `tracing.otlp_endpoint: must be a whole URL`},
+		{`tracing: {otlp_endpoint: "grpc://collector:4317"}`, `tracing.otlp_endpoint: must be http:// or https://`},
+		{`tracing: {otlp_endpoint: "https://user:hunter2@collector"}`, `tracing.otlp_endpoint: must be http:// or https://`},
+		{`tracing: {otlp_endpoint: "https://collector/?key=hunter2"}`, `tracing.otlp_endpoint: must be http:// or https://`},
+		{`tracing: {otlp_endpoint: "http://collector:99999"}`, `tracing.otlp_endpoint: must be http:// or https://`},
+		{`tracing: {sample: 1.5}`, `tracing.sample: must be from 0 to 1`},
+		{`tracing: {sample: .nan}`, `tracing.sample: must be`},
+		{`tracing: {headers: "api-key=hunter2"}`, `tracing.headers: a secret is not written here`},
+		{`tracing: {headers_env: KEY}`, `tracing.headers_env: must hold headers as name=value`},
 		{`listen: []`, `listen: the list is empty`},
 		{`listen: {}`, `listen: must be text, not a section`},
 		{`listen: [[a]]`, `listen[0]: must be text, not a list`},

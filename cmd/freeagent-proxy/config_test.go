@@ -47,8 +47,9 @@ func TestConfigDefaults(t *testing.T) {
 			Guard:   time.Second,
 			MaxWait: 20 * time.Second,
 		},
-		Writes: WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
-		Log:    LogConfig{Level: "info", Format: "json"},
+		Writes:  WritesConfig{OneAtATime: []string{"POST /v2/invoices", "POST /v2/estimates", "POST /v2/credit_notes"}},
+		Tracing: TracingConfig{Sample: 1},
+		Log:     LogConfig{Level: "info", Format: "json"},
 
 		Variables: []string{"apps.main.client_secret_env"},
 	}
@@ -176,6 +177,7 @@ func TestDefaultStore(t *testing.T) {
 		{[]string{"STATE_DIRECTORY=/a:/b", "XDG_STATE_HOME=/x"}, "/a"},
 		{[]string{"XDG_STATE_HOME=/x"}, "/x/freeagent-proxy"},
 		{[]string{"XDG_STATE_HOME=relative"}, "/home/op/.local/state/freeagent-proxy"},
+		{[]string{"HOME=", "LOCALAPPDATA=/local"}, "/local/freeagent-proxy"},
 		{nil, "/home/op/.local/state/freeagent-proxy"},
 		{[]string{"HOME="}, ""},
 	}

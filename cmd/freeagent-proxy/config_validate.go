@@ -31,6 +31,7 @@ func (c Config) validate(p *problems) {
 	c.validateClients(p)
 	c.validateLimits(p)
 	c.validateWrites(p)
+	c.validateTracing(p)
 	oneOf(p, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(p, "log.format", c.Log.Format, "json", "console")
 }

@@ -63,7 +63,7 @@ func listenControl(folder string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on the control socket: %w; the store's folder must be writable for the user that runs freeagent-proxy", err)
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // its path may be gone by then; the next one removes it
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := protect(path, 0o600); err != nil {
 		_ = listener.Close()
 		return nil, fmt.Errorf("protect the control socket: %w", err)
 	}

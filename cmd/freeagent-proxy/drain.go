@@ -37,6 +37,7 @@ func (s *server) drain(ctx context.Context) error {
 	ending.Go(s.names.close)
 	ending.Wait()
 	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
+	s.closeTracing(ctx)
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")
 	} else {
@@ -96,4 +97,5 @@ func (s *server) close(ctx context.Context) {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
+	s.closeTracing(ctx)
 }

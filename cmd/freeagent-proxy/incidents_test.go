@@ -14,8 +14,8 @@ import (
 	"freeagent-proxy/proxy"
 )
 
-// refused is a request of a client's that we refused.
-func refused(client, reason string) *proxy.Served {
+// refusedRequest is a request of a client's that we refused.
+func refusedRequest(client, reason string) *proxy.Served {
 	return &proxy.Served{Began: time.Now(), RequestID: "r", Client: client, Account: account, Method: "GET", Path: "/v2/company", Status: 429, Reason: reason}
 }
 
@@ -58,16 +58,16 @@ func TestIncidentsAreWhatAnOperatorShouldKnow(t *testing.T) {
 func TestIncidentsSurviveFloods(t *testing.T) {
 	t.Parallel()
 	var n incidents
-	n.served(refused("billing", "destination_unavailable: no grant stored"))
+	n.served(refusedRequest("billing", "destination_unavailable: no grant stored"))
 	log := n.keep(zap.NewNop())
 	log.Error("the newest tokens could not be stored", zap.String("account", account), zap.Error(errors.New("disk full")))
 	began := time.Now()
 	for i := range 20_000 { // of one kind: what is quoted and what has digits makes no other
-		n.served(refused("flood", fmt.Sprintf(`http_request_denied: budget "api/acme/subdomain/c%d" is used up for another %d.%ds`, i, i/100, i%100)))
+		n.served(refusedRequest("flood", fmt.Sprintf(`http_request_denied: budget "api/acme/subdomain/c%d" is used up for another %d.%ds`, i, i/100, i%100)))
 	}
 	perRequest := time.Since(began) / 20_000
 	for i := range 500 { // of as many kinds
-		n.served(refused("odd", "http_request_error: "+strings.Repeat("x", i)))
+		n.served(refusedRequest("odd", "http_request_error: "+strings.Repeat("x", i)))
 	}
 	list := n.list()
 	if len(list) != maxIncidents {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +44,10 @@ func (s *server) bind() error {
 		return nil // other processes use it beside us
 	}
 	control, err := listenControl(s.config().Store.File)
+	if lacksSockets(err) {
+		s.log.Warn("this system has no unix sockets; stop the proxy before you run authorize or accounts", zap.Error(err))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -165,7 +168,7 @@ func listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := protect(path, socketMode); err != nil {
 		return nil, errors.Join(fmt.Errorf("let owner and group use the socket: %w", err), listener.Close())
 	}
 	return listener, nil
@@ -187,7 +190,7 @@ func clearSocket(path string) error {
 		return gone
 	case info.Mode()&os.ModeSocket == 0:
 		return errors.New("what is there is no socket")
-	case !errors.Is(err, syscall.ECONNREFUSED):
+	case !refused(err):
 		return fmt.Errorf("another process may serve this socket: %w", err)
 	}
 	return os.Remove(path)

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"math"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -116,13 +114,4 @@ func (g *gate) enter() error {
 func (g *gate) Close() error {
 	g.once.Do(func() { close(g.closed) })
 	return g.Listener.Close()
-}
-
-// openFiles is how many files, sockets among them, this process may have open. Go has raised the limit to the hard one.
-func openFiles() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
-		return math.MaxInt32
-	}
-	return int(limit.Cur)
 }

@@ -74,7 +74,7 @@ func (c Config) validateTLS(p *problems) {
 	if c.TLS.ClientCA != "" {
 		noteEnds(p, "tls.client_ca", "a certificate in it", c.TLS.ClientCA)
 	}
-	if info, err := os.Stat(c.TLS.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
+	if info, err := os.Stat(c.TLS.Key); err == nil && openToAll(info) {
 		p.note("tls.key", "every user of this machine may read the file; chmod 600 keeps them out")
 	}
 }

@@ -108,15 +108,16 @@ paces all of them together under FreeAgent's limits.`,
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{errors.New("name a command: " + "serve, authorize, accounts, clients, check, status, demo, simulate, keygen, healthcheck or version")}
+			return usageError{errors.New("name a command: " + "serve, authorize, accounts, clients, check, status, demo, simulate, keygen, healthcheck, version or completion")}
 		},
 	}
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(c.serveCommand(), c.authorizeCommand(), c.accountsCommand(), c.clientsCommand(), c.checkCommand(),
-		c.statusCommand(), c.simulateCommand(), c.demoCommand(), c.keygenCommand(), c.healthcheckCommand(), c.versionCommand())
+		c.statusCommand(), c.simulateCommand(), c.demoCommand(), c.keygenCommand(), c.healthcheckCommand(), c.versionCommand(), c.completionCommand(), c.manCommand())
 	return root
 }
 
@@ -124,6 +125,7 @@ paces all of them together under FreeAgent's limits.`,
 func (c *command) configFlag(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&c.configPath, "config", "",
 		"configuration `FILE` (default $FREEAGENT_PROXY_CONFIG, then config.yaml if present, then the environment alone)")
+	completeFlag(cmd, "config", configurationFiles)
 	return cmd
 }
 

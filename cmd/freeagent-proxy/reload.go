@@ -122,6 +122,7 @@ func (s *server) within(next, old Config) Config {
 	next.Listen, next.Inherited, next.MaxConnections = old.Listen, old.Inherited, old.MaxConnections
 	next.Admin.Listen = old.Admin.Listen
 	next.Upstream, next.Store, next.Encryption, next.Seed = old.Upstream, old.Store, old.Encryption, old.Seed
+	next.Tracing = old.Tracing
 	next.Limits.Guard, next.Limits.Replicas = old.Limits.Guard, old.Limits.Replicas
 	next.Log.Format = old.Log.Format
 	if next.TLS.given() != old.TLS.given() {

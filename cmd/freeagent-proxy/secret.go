@@ -84,10 +84,10 @@ func secretFromFile(path string) (secret Secret, readers string, err error) {
 	case text == "":
 		return Secret{}, "", errors.New("the file that this names is empty")
 	}
-	switch mode := info.Mode().Perm(); {
-	case mode&0o004 != 0:
+	switch {
+	case openToAll(info):
 		readers = "every user of this machine"
-	case mode&0o040 != 0 && isOurs(info):
+	case info.Mode().Perm()&0o040 != 0 && isOurs(info):
 		readers = "every member of its group"
 	}
 	return newSecret(text), readers, nil

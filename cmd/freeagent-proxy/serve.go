@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"freeagent-proxy/internal/outcomes"
+	"freeagent-proxy/internal/tracing"
 	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
@@ -113,7 +114,8 @@ type server struct {
 	certificates *certificates     // nil: programs reach us without TLS
 	own          map[string]string // the listeners of clients' own, by client: as they were bound
 	reloads      *reloads
-	notify       *notifier // nil: nobody wants to know
+	notify       *notifier         // nil: nobody wants to know
+	tracing      *tracing.Provider // nil: off
 }
 
 // config is the configuration that holds now. Of a request, or of one look at it, it is asked once.
@@ -150,6 +152,7 @@ func newServer(ctx context.Context, cfg Config, log *zap.Logger) (_ *server, err
 		Observe:  s.observeGrants(),
 		Alone:    cfg.Store.Redis.given() && cfg.Limits.Replicas == 1,
 	})
+	s.openTracing()
 	s.proxy = proxy.New(s.proxyConfig())
 	if err = s.bind(); err != nil {
 		return nil, err
@@ -288,6 +291,7 @@ func (s *server) proxyConfig() proxy.Config {
 		OneAtATime:     cfg.Writes.OneAtATime,
 		Turns:          s.turns,
 		TrustedProxies: networks(cfg.TrustedProxies),
+		Tracer:         s.tracer(),
 	}
 }
 

@@ -22,6 +22,8 @@ var mayImport = map[string][]string{
 	"internal/bench":     {"limiter", "proxy", "tokens", "internal/simulator"},
 	"internal/build":     {},
 	"internal/outcomes":  {},
+	"internal/tracing":   {},
+	"internal/release":   {},
 	"internal/redistest": {}, // real servers for the tests of all others
 
 	"internal/browsertest": {}, // a real browser for them
@@ -71,6 +73,20 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 var redisFiles = []string{
 	"tokens/redis*.go", "limiter/redis*.go", "internal/turns/redis.go", "internal/outcomes/redis*.go", "cmd/freeagent-proxy/redis*.go",
 	"cmd/freeagent-proxy/serve.go", "internal/bench/redis*.go", "internal/redistest/*.go",
+}
+
+// tracingFiles are those that may know OpenTelemetry's SDK and its protocol, but for tests; others know its API alone.
+const tracingFiles = "internal/tracing/*.go"
+
+func TestTracingSDKIsKnownToItsPackageOnly(t *testing.T) {
+	for _, s := range sources(t, false) {
+		matched, _ := path.Match(tracingFiles, s.path)
+		for _, library := range []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "go.opentelemetry.io/proto"} {
+			if s.imports(library) && !matched {
+				t.Errorf("%s imports %s; only %s may", s.path, library, tracingFiles)
+			}
+		}
+	}
 }
 
 func TestRedisIsKnownToItsFilesOnly(t *testing.T) {

@@ -52,7 +52,7 @@ func walk(t *testing.T) []string {
 		switch {
 		case err != nil:
 			return err
-		case p == "bin":
+		case p == "bin", p == "dist":
 			return fs.SkipDir
 		case !d.IsDir():
 			paths = append(paths, p)

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // file is the store of one process: a folder with one sealed file per record. Whoever opens it must have the folder to
@@ -178,37 +176,12 @@ func (f *file) sweepScope(dir string) (units int) {
 	return units
 }
 
-// writeFile replaces a file in one step. When it returns nil the new content survives a power cut.
-func writeFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pending.Cleanup() }() // nothing to do once it was replaced
-	if _, err := pending.Write(content); err != nil {
-		return err
-	}
-	if err := pending.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
 // makeDir makes a folder whose name survives a power cut.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(dir))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // fileError names the file, what is wrong with it and what to do.

@@ -204,10 +204,10 @@ func (s *Server) Kill() {
 }
 
 // Stop halts the process, with SIGSTOP: its connections stay open and nothing answers.
-func (s *Server) Stop() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Stop() { s.signal(sigStop) }
 
 // Cont lets a halted process go on.
-func (s *Server) Cont() { s.signal(syscall.SIGCONT) }
+func (s *Server) Cont() { s.signal(sigCont) }
 
 func (s *Server) signal(signal syscall.Signal) {
 	s.t.Helper()
