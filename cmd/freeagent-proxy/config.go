@@ -71,7 +71,7 @@ type AdminConfig struct {
 	// Listen is its host:port. Default 127.0.0.1:8081.
 	Listen string `yaml:"listen"`
 	// Password must be set off loopback. Default none.
-	Password Secret `yaml:"password" from:"password_env"`
+	Password Secret `yaml:"password" from:"password_env,password_file"`
 }
 
 // UpstreamConfig is FreeAgent's API.

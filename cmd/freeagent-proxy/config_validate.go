@@ -70,7 +70,7 @@ func (c Config) validateListeners(p *problems) {
 	}
 	host, ok := validateAddress(p, "admin.listen", c.Admin.Listen)
 	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" {
-		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
+		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable, or with password_file the file, that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
 	}
 	if slices.Contains(c.Listen, c.Admin.Listen) && !anyPort(c.Admin.Listen) {
 		p.add("admin.listen", "%q is in listen too; choose another port for one of them", c.Admin.Listen)
