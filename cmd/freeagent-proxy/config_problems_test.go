@@ -110,6 +110,7 @@ func TestConfigProblems(t *testing.T) {
 		{`tls: {cert: /absent, key: /absent}`, `tls.cert: open /absent`},
 		{`admin: {listen: 0.0.0.0:8081}`, `admin.password_env: missing: "0.0.0.0:8081" is reachable from other machines`},
 		{`admin: {listen: ':8081', password_env: UNSET}`, `admin.password_env: the environment variable UNSET is not set`},
+		{`admin: {listen: ':8081', password_file: nowhere}`, `admin.password_file: the file that this names cannot be read`},
 		{`admin: {password: x}`, `admin.password: a secret is not written here; keep it in the environment or a file, and name that with password_env`},
 		{`admin: {listen: unix:/run/admin}`, `admin.listen: "unix:/run/admin" has no usable port`},
 		{`public_url: ftp://host`, `public_url: must be http:// or https://`},

@@ -69,7 +69,7 @@ func (c Config) validateListeners(p *problems) {
 		p.add("max_connections", "%d must be from 1 to 1000000", c.MaxConnections)
 	}
 	host, ok := validateAddress(p, "admin.listen", c.Admin.Listen)
-	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" {
+	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" && !p.has("admin.password_file") {
 		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable, or with password_file the file, that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
 	}
 	if slices.Contains(c.Listen, c.Admin.Listen) && !anyPort(c.Admin.Listen) {
