@@ -56,7 +56,7 @@ func newComposed(t *testing.T) *composed {
 	c.makeSecrets()
 	server := redistest.Start(t, c.redisOptions()...)
 	digest := sha256.Sum256([]byte(composeKey))
-	config := replaced(t, readText(t, composeFolder+"config.yaml"), map[string]string{
+	config := replaced(t, readText(t, composeFolder+"proxy/config.yaml"), map[string]string{
 		"/run/secrets/":           filepath.Join(c.folder, "secrets") + "/",
 		"redis:6379":              server.Addr(),
 		"0.0.0.0:8080":            "127.0.0.1:0",

@@ -31,7 +31,7 @@ func TestDeployConfigs(t *testing.T) {
 	kubernetes := find("kubernetes/README.md", `--from-file=(\S+)`)
 	for folder, passed := range map[string][]string{
 		"systemd":           find("systemd/freeagent-proxy.service", `(?m)^LoadCredential=([^:]+):/etc/freeagent-proxy/`),
-		"compose":           readCompose(t).Services["proxy"].Secrets,
+		"compose/proxy":     readCompose(t).Services["proxy"].Secrets,
 		"kubernetes/base":   kubernetes,
 		"kubernetes/single": slices.DeleteFunc(slices.Clone(kubernetes), func(name string) bool { return name == "redis-password" }),
 	} {
