@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"freeagent-proxy/internal/admin"
 )
 
 const repository = "../.."
@@ -46,6 +48,8 @@ var (
 	indented  = regexp.MustCompile(`(?m)^(?:    |\t)(.*)$`)
 	// called is the program's name where it is called, and the rest of the line.
 	called = regexp.MustCompile(`(?:^|[\s"'(\[,/])freeagent-proxy"?,?[ \t]+"?(-*[a-z].*)`)
+	// calledByPath is that in a file that is no document, whose own sentences may begin with the name.
+	calledByPath = regexp.MustCompile(`/freeagent-proxy"?,?[ \t]+"?(-*[a-z].*)`)
 )
 
 // unnamed is a command with more words, without the program's name, as prose calls it: `check --online`.
@@ -53,9 +57,8 @@ var unnamed = regexp.MustCompile(`^(serve|authorize|accounts|clients|check|statu
 
 // commandLines are what a document says behind the program's name: in code, and in files that are all code.
 func commandLines(name, text string) (lines []string) {
-	code := []string{text}
+	var code []string
 	if filepath.Ext(name) == ".md" {
-		code = nil
 		for _, block := range codeBlock.FindAllStringSubmatch(text, -1) {
 			code = append(code, block[2])
 		}
@@ -71,10 +74,11 @@ func commandLines(name, text string) (lines []string) {
 		}
 	} else {
 		for _, found := range codeSpan.FindAllStringSubmatch(text, -1) {
-			code = append(code, found[1]) // in comments
+			code = append(code, found[1])
 		}
-		text = regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(text, "")
-		code[0] = text
+		for _, found := range calledByPath.FindAllStringSubmatch(text, -1) {
+			lines = append(lines, found[1])
+		}
 	}
 	for _, part := range code {
 		for line := range strings.Lines(part) {
@@ -166,7 +170,11 @@ func TestDocumentedSettings(t *testing.T) {
 		top, _, _ := strings.Cut(key, ".")
 		sections[top] = true
 	}
+	fields := jsonPaths("", reflect.TypeFor[admin.Status]())
 	known := func(key string) bool {
+		if slices.Contains(fields, key) {
+			return true
+		}
 		key = regexp.MustCompile(`^(apps|accounts|clients)\.[^.]+`).ReplaceAllString(key, "$1.NAME")
 		return slices.ContainsFunc(settings, func(s string) bool {
 			return s == key || strings.HasPrefix(s, key+".") || strings.HasPrefix(s, key+"[")
@@ -201,6 +209,23 @@ func TestDocumentedSettings(t *testing.T) {
 	if checked < 100 {
 		t.Errorf("found %d settings, want all of them", checked)
 	}
+}
+
+// jsonPaths are the fields of what /api/status answers, written as settings are, since documents name them too.
+func jsonPaths(section string, typ reflect.Type) (paths []string) {
+	for typ.Kind() == reflect.Slice || typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		path := strings.Trim(section+"."+name, ".") // an embedded struct has no name
+		paths = append(append(paths, path), jsonPaths(path, field.Type)...)
+	}
+	return paths
 }
 
 // fileEndings are of what looks like a setting and is a file, such as limits.md.

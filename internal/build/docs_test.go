@@ -63,6 +63,9 @@ func TestLinksLeadSomewhere(t *testing.T) {
 func TestEveryDocumentIsLinked(t *testing.T) {
 	seen := map[string]bool{"README.md": true, "CHANGELOG.md": true}
 	for todo := []string{"README.md"}; len(todo) > 0; todo = todo[1:] {
+		if _, err := os.Stat(filepath.Join(root, todo[0])); err != nil {
+			continue // which TestLinksLeadSomewhere says
+		}
 		for _, found := range link.FindAllStringSubmatch(read(t, todo[0]), -1) {
 			target, _, _ := strings.Cut(found[1], "#")
 			to := path.Join(path.Dir(todo[0]), target)
