@@ -29,13 +29,17 @@ func TestDeployConfigs(t *testing.T) {
 		return names
 	}
 	kubernetes := find("kubernetes/README.md", `--from-file=(\S+)`)
-	for folder, passed := range map[string][]string{
-		"systemd":           find("systemd/freeagent-proxy.service", `(?m)^LoadCredential=([^:]+):/etc/freeagent-proxy/`),
-		"compose/proxy":     readCompose(t).Services["proxy"].Secrets,
-		"kubernetes/base":   kubernetes,
-		"kubernetes/single": slices.DeleteFunc(slices.Clone(kubernetes), func(name string) bool { return name == "redis-password" }),
+	for folder, given := range map[string]struct {
+		passed []string
+		store  string // written out: commands beside the service do not get its environment
+	}{
+		"systemd":           {find("systemd/freeagent-proxy.service", `(?m)^LoadCredential=([^:]+):/etc/freeagent-proxy/`), "/var/lib/freeagent-proxy"},
+		"compose/proxy":     {readCompose(t).Services["proxy"].Secrets, "Redis"},
+		"kubernetes/base":   {kubernetes, "Redis"},
+		"kubernetes/single": {slices.DeleteFunc(slices.Clone(kubernetes), func(name string) bool { return name == "redis-password" }), "/var/lib/freeagent-proxy/state"},
 	} {
 		t.Run(folder, func(t *testing.T) {
+			passed := given.passed
 			text := readText(t, deployFolder+folder+"/config.yaml")
 			w := &world{t: t, folder: t.TempDir(), env: []string{"HOME=" + t.TempDir()}}
 			var named []string
@@ -54,7 +58,7 @@ func TestDeployConfigs(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(w.folder, "config.yaml"), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			stdout := w.expect(exitOK, "", []string{"check"}, `^configuration: fine \(accounts: 1, upstream: https://api\.freeagent\.com`)
+			stdout := w.expect(exitOK, "", []string{"check"}, `^configuration: fine \(accounts: 1, upstream: https://api\.freeagent\.com, store: `+given.store+`\)$`)
 			if strings.Contains(stdout, "note:") {
 				t.Errorf("check has something to note:\n%s", stdout)
 			}
