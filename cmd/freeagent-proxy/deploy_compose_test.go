@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/redis/go-redis/v9"
 
 	"freeagent-proxy/internal/redistest"
 )
@@ -44,6 +45,7 @@ func readCompose(t *testing.T) (c composeFile) {
 // configuration, and its balancer. What is another there is where everybody listens, and which FreeAgent it is.
 type composed struct {
 	*world
+	redis    *redistest.Server
 	replicas []*process
 	url      string // the balancer's
 }
@@ -54,11 +56,11 @@ func newComposed(t *testing.T) *composed {
 	t.Helper()
 	c := &composed{world: newSimulated(t, simNoLimits, "")}
 	c.makeSecrets()
-	server := redistest.Start(t, c.redisOptions()...)
+	c.redis = redistest.Start(t, c.redisOptions()...)
 	digest := sha256.Sum256([]byte(composeKey))
 	config := replaced(t, readText(t, composeFolder+"proxy/config.yaml"), map[string]string{
 		"/run/secrets/":           filepath.Join(c.folder, "secrets") + "/",
-		"redis:6379":              server.Addr(),
+		"redis:6379":              c.redis.Addr(),
 		"0.0.0.0:8080":            "127.0.0.1:0",
 		"0.0.0.0:8081":            "127.0.0.1:0",
 		strings.Repeat("00", 32):  hex.EncodeToString(digest[:]),
@@ -213,6 +215,7 @@ func TestComposed(t *testing.T) {
 		t.Errorf("Redis is not as it should be:\n%s", stdout)
 	}
 	c.until(http.StatusOK, "company")
+	c.checkHealthUser()
 
 	if code, err := c.replicas[0].stop(os.Interrupt); err != nil || code != exitOK {
 		t.Fatal(code, err)
@@ -226,4 +229,20 @@ func TestComposed(t *testing.T) {
 		t.Fatal(code, err)
 	}
 	c.until(http.StatusServiceUnavailable, "")
+}
+
+// checkHealthUser: Redis's health check in compose.yaml may ask whether Redis lives, and nothing else.
+func (c *composed) checkHealthUser() {
+	c.t.Helper()
+	if check := fmt.Sprint(readCompose(c.t).Services["redis"].Healthcheck.Test); !strings.Contains(check, "--user health --pass any ") {
+		c.t.Errorf("Redis's health check is %s", check)
+	}
+	health := redis.NewClient(&redis.Options{Addr: c.redis.Addr(), Username: "health", Password: "any"})
+	defer health.Close()
+	if err := health.Ping(c.t.Context()).Err(); err != nil {
+		c.t.Error(err)
+	}
+	if err := health.Exists(c.t.Context(), "fap:v1:{acme}:grant").Err(); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
+		c.t.Errorf("who asks for Redis's health may also read: %v", err)
+	}
 }

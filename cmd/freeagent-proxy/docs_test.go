@@ -76,6 +76,7 @@ func commandLines(name, text string) (lines []string) {
 		for _, found := range codeSpan.FindAllStringSubmatch(text, -1) {
 			code = append(code, found[1])
 		}
+		text = regexp.MustCompile(`(?m)#.*$`).ReplaceAllString(text, "")
 		for _, found := range calledByPath.FindAllStringSubmatch(text, -1) {
 			lines = append(lines, found[1])
 		}
