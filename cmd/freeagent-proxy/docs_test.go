@@ -198,8 +198,9 @@ func TestDocumentedSettings(t *testing.T) {
 			}
 		}
 		for _, block := range codeBlock.FindAllStringSubmatch(text, -1) {
-			if block[1] != "yaml" {
-				continue
+			first := regexp.MustCompile(`(?m)^ *(\w+):`).FindStringSubmatch(block[2])
+			if block[1] != "yaml" || first == nil || !sections[first[1]] {
+				continue // Prometheus's, or another's
 			}
 			checked++
 			for _, complaint := range unknownKeys(block[2]) {
