@@ -27,8 +27,6 @@ type composeFile struct {
 	Services map[string]struct {
 		Command     []string
 		Secrets     []string
-		Volumes     []string
-		Tmpfs       []string
 		Healthcheck struct{ Test any }
 	}
 }
