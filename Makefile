@@ -13,15 +13,19 @@ build: ## bin/freeagent-proxy, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/freeagent-proxy ./cmd/freeagent-proxy
 
 test: ## all tests; installs the programs that they need
-	@.ci/install-tools gcc curl git nc redis-server redis-sentinel chromium wget lwp-request ruby php javac python3 node prometheus promtool
+	@.ci/install-tools gcc curl git nc redis-server redis-sentinel chromium wget lwp-request ruby php javac python3 node prometheus promtool haproxy systemd-analyze
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=10m ./...
+# -count=1: what it reads lies outside of its module, where Go does not see it change.
+	go test -C internal/deploy -count=1 ./...
 
 lint: ## formatting, vet, staticcheck, go.mod
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
 	go vet -tags image ./...
+	go vet -C internal/deploy ./...
 	go tool staticcheck -tags image -checks inherit,ST1000,ST1003,ST1016 ./...
 	go mod verify
 	go mod tidy -diff
+	go -C internal/deploy mod tidy -diff
 
 bench: ## our cost against a bare reverse proxy's
 	go run ./internal/bench

@@ -122,6 +122,7 @@ func TestConfigProblems(t *testing.T) {
 		{`admin: {public_url: 'https://admin.lan/page', password_env: SECRET}`, `admin.public_url: must be http:// or https:// and a host, without path or query`},
 		{`admin: {public_url: 'ftp://admin.lan', password_env: SECRET}`, `admin.public_url: must be http:// or https:// and a host`},
 		{`admin: {listen: ':8081', password_env: UNSET}`, `admin.password_env: the environment variable UNSET is not set`},
+		{`admin: {listen: ':8081', password_file: nowhere}`, `admin.password_file: the file that this names cannot be read`},
 		{`admin: {password: x}`, `admin.password: a secret is not written here; keep it in the environment or a file, and name that with password_env`},
 		{`admin: {listen: unix:/run/admin}`, `admin.listen: "unix:/run/admin" has no usable port`},
 		{`public_url: ftp://host`, `public_url: must be http:// or https://`},

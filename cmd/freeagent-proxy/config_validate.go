@@ -70,8 +70,8 @@ func (c Config) validateListeners(p *problems) {
 		p.add("max_connections", "%d must be from 1 to 1000000", c.MaxConnections)
 	}
 	host, ok := validateAddress(p, "admin.listen", c.Admin.Listen)
-	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" {
-		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
+	if ok && !isLoopback(host) && c.Admin.Password.Reveal() == "" && !p.has("admin.password_file") {
+		p.add("admin.password_env", "missing: %q is reachable from other machines; name the environment variable, or with password_file the file, that holds a password, or listen on 127.0.0.1", c.Admin.Listen)
 	}
 	if c.Store.Redis.given() && anyPort(c.Admin.Listen) {
 		p.note("admin.listen", "%s", portUntold)
