@@ -47,6 +47,9 @@ func (s *Simulator) send(c *call, rep reply) {
 	}
 	c.w.WriteHeader(rep.status)
 	_, _ = c.w.Write(body) // a client that has gone reads no error
+	if rep.thenReset > 0 {
+		c.resetAfter(rep.thenReset)
+	}
 }
 
 // setHeaders sets what does not depend on how the body is framed.
