@@ -53,14 +53,16 @@ func (c *call) resetAfter(d time.Duration) {
 	if w == nil {
 		return
 	}
-	time.AfterFunc(d, func() {
-		conn := w.Conn
-		if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
-			conn = secure.NetConn()
-		}
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // without it the connection is closed all the same
-		}
-		_ = conn.Close()
-	})
+	time.AfterFunc(d, func() { resetConn(w.Conn) })
+}
+
+// resetConn closes a connection with RST.
+func resetConn(conn net.Conn) {
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // without it the connection is closed all the same
+	}
+	_ = conn.Close()
 }

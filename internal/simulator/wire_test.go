@@ -94,3 +94,14 @@ func TestIdleClose(t *testing.T) {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }
+
+// Of a HEAD the header is cut: after a whole one the connection would be as good as ever.
+func TestResetCutsTheHeader(t *testing.T) {
+	s := start(t, simulator.Config{Enforcement: simulator.EnforceOff})
+	s.arm(simulator.Fault{Kind: simulator.FaultReset, Match: simulator.Match{Method: "HEAD"}})
+	s.client.Transport.(*http.Transport).DisableKeepAlives = true // or Go's client asks again
+	if got, err := s.try("HEAD", "/v2/company", ""); err == nil {
+		t.Errorf("answered %d", got.StatusCode)
+	}
+	s.must(200, "GET", "/v2/company", "")
+}
