@@ -18,6 +18,14 @@ func (b *Book) Fill(name Name, units int) {
 	f.scope(r).units = units
 }
 
+// Units is what the name's client has on record.
+func (b *Book) Units(name Name) int {
+	f := b.store.(*file)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.scope(&record{account: name.Account, client: name.Client}).units
+}
+
 // Held is how many claims are not settled, or not stored.
 func (b *Book) Held() int {
 	b.mu.Lock()
