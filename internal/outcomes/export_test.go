@@ -9,6 +9,12 @@ func (b *Book) Halt() {
 // Sweep removes what has expired, now.
 func (b *Book) Sweep() { b.store.sweep() }
 
+// Expire does what the sweep does to a record that it has seen expired.
+func (b *Book) Expire(name Name) {
+	f := b.store.(*file)
+	f.expire(f.path(&record{id: name.id(), account: name.Account, client: name.Client}))
+}
+
 // Fill counts so many units as the name's client's.
 func (b *Book) Fill(name Name, units int) {
 	r := &record{account: name.Account, client: name.Client}
