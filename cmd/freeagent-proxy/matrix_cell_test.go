@@ -20,6 +20,7 @@ type cell struct {
 	nth     int
 	account string
 	path    string
+	body    string // "": one that says which cell it is
 	told    []told // first the request itself, then the same again, under its key
 	running *told  // to the same while the first was under way
 }
@@ -59,7 +60,7 @@ func (c *cell) run() {
 func (c *cell) send(replica int) told {
 	var body io.Reader
 	if c.method == "POST" || c.method == "PUT" || c.method == "PATCH" {
-		body = strings.NewReader(fmt.Sprintf(`{"name":"cell %d"}`, c.nth))
+		body = strings.NewReader(cmp.Or(c.body, fmt.Sprintf(`{"name":"cell %d"}`, c.nth)))
 	}
 	req, err := http.NewRequest(c.method, c.urls[replica%len(c.urls)]+c.path, body)
 	if err != nil {

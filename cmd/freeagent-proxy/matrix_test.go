@@ -196,14 +196,19 @@ func (w *world) share(upstream string, server *redistest.Server, settings string
 	w.env = append(w.env, "FREEAGENT_PROXY_KEY="+secret)
 	w.configure(upstream, fmt.Sprintf("listen: 127.0.0.1:0\nstore: {redis: {url: \"redis://%s\"}}\nencryption: {keys: [{id: tests, env: FREEAGENT_PROXY_KEY}]}\n%s",
 		server.Addr(), settings))
+	o := server.Options()
+	o.ContextTimeoutEnabled = true
+	w.grantShared(redis.NewClient(o), secret, users)
+}
+
+// grantShared is grant for a Redis. It closes the client.
+func (w *world) grantShared(client redis.UniversalClient, secret string, users map[string]string) {
+	w.t.Helper()
+	defer client.Close()
 	key, err := tokens.ParseKey("tests", secret)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o := server.Options()
-	o.ContextTimeoutEnabled = true
-	client := redis.NewClient(o)
-	defer client.Close()
 	store, err := tokens.NewRedis(tokens.RedisConfig{Client: client, Keys: []tokens.Key{key}})
 	w.grant(store, err, users)
 }

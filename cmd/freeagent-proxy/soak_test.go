@@ -25,7 +25,7 @@ const (
 	soakCreates   = 10_000
 	soakCompanies = 20 // in each of which one invoice at a time is created
 	soakPrograms  = 120
-	soakKills     = 9
+	soakKills     = 6
 )
 
 // 10,000 invoices are created under keys by programs that resend on every failure, through three replicas that are killed in
