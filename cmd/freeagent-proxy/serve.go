@@ -223,7 +223,9 @@ type sealing interface{ Sealer() *tokens.Sealer }
 
 // outcomesConfig is for either store.
 func (s *server) outcomesConfig() outcomes.Config {
-	return outcomes.Config{Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log)}
+	return outcomes.Config{
+		Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log), WaitReplicas: s.cfg.Store.Redis.WaitReplicas,
+	}
 }
 
 // newProxy builds the handler that programs talk to.

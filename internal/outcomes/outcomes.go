@@ -92,4 +92,7 @@ type Config struct {
 	// Degraded is told when the store takes no outcome, which is then held in memory; and nil when it does again. It must
 	// return soon. nil: nobody.
 	Degraded func(error)
+	// WaitReplicas is how many of Redis's own replicas are waited for, half a second at most, before a request leaves, so
+	// that a failover does not forget it.
+	WaitReplicas int
 }
