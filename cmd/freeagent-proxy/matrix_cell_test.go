@@ -37,10 +37,7 @@ type told struct {
 
 // run sends the request; if it has a key that counts, through another replica again and again.
 func (c *cell) run() {
-	if c.Kind != "" {
-		c.Match = simulator.Match{Method: c.method, PathPrefix: c.path, Times: c.times}
-		c.world.fault(c.Fault)
-	}
+	c.arm()
 	first := make(chan told, 1)
 	go func() { first <- c.send(c.nth) }()
 	if c.Kind == simulator.FaultStall && c.isKeyed() {
@@ -53,6 +50,14 @@ func (c *cell) run() {
 	c.told = append(c.told, <-first)
 	if c.isKeyed() {
 		c.told = append(c.told, c.send(c.nth+1), c.send(c.nth+2))
+	}
+}
+
+// arm lets the fault wait for the cell's request.
+func (c *cell) arm() {
+	if c.Kind != "" {
+		c.Match = simulator.Match{Method: c.method, PathPrefix: c.path, Times: c.times}
+		c.world.fault(c.Fault)
 	}
 }
 

@@ -249,7 +249,7 @@ func (m *matrix) add(trouble trouble, method string, keyed bool) {
 	m.cells = append(m.cells, c)
 }
 
-// run lets the cells happen, those that stall beside the others, and then compares.
+// run lets the cells happen, those that stall beside the others, and then judges.
 func (m *matrix) run() {
 	m.seed()
 	var running sync.WaitGroup
@@ -264,6 +264,12 @@ func (m *matrix) run() {
 		})
 	}
 	running.Wait()
+	m.judge()
+}
+
+// judge compares what became of all cells with the tables.
+func (m *matrix) judge() {
+	m.t.Helper()
 	arrived := map[string][]simulator.Request{}
 	for _, r := range m.sim.Requests(0) {
 		what := r.Method + " " + r.Target

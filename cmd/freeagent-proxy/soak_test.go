@@ -87,7 +87,8 @@ func newSoak(t *testing.T) *soak {
 	t.Cleanup(func() { running.Close() })
 	s := &soak{world: newWorld(t, sim, running.URL(), ""), outcomes: map[int]told{}, members: make([]*replica, 3)}
 	s.accounts = account + ": {app: main, practice: true}"
-	s.redis = redistest.Start(t, redistest.Set("appendonly", "yes")) // what was written survives its death, but not the machine's
+	// What was written survives Redis's death, but not the machine's; and no child of it rewrites the file beside it.
+	s.redis = redistest.Start(t, redistest.Set("appendonly", "yes"), redistest.Set("auto-aof-rewrite-percentage", "0"))
 	s.share(s.simURL+", timeout: 2s", s.redis, noLimits, map[string]string{account: "practice"})
 	s.client = s.world.client(false)
 	s.client.Timeout = 15 * time.Second

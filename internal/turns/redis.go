@@ -28,6 +28,8 @@ const (
 	restFor   = time.Second
 	restFirst = 50 * time.Millisecond
 	hopeFor   = 600 * time.Millisecond
+	// insistFor is how long who insists waits for a Redis that fails: who does not may stand in the line behind.
+	insistFor = 2 * time.Second
 )
 
 //go:embed turn.lua
@@ -78,7 +80,7 @@ func (r *Redis) Take(ctx context.Context, key Key, wait time.Duration) (end func
 }
 
 // Insist is Take for one who rather has no turn than one that other processes may not know of: while Redis is away it waits
-// for it, and at last returns ErrAway.
+// for it for two seconds, and then returns ErrAway.
 func (r *Redis) Insist(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
 	return r.take(ctx, key, wait, true)
 }
@@ -116,9 +118,9 @@ func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bo
 		switch {
 		case taken:
 			return nil
-		case err != nil && !insist && (left <= 0 || r.isAway()):
+		case err != nil && !insist && (left <= 0 || r.awayFor() >= hopeFor):
 			return nil
-		case err != nil && left <= 0:
+		case err != nil && (left <= 0 || r.awayFor() >= insistFor):
 			return ErrAway
 		case left <= 0:
 			return r.busy(key)
@@ -195,11 +197,14 @@ func (r *Redis) heard(err error) {
 	}
 }
 
-// isAway reports whether Redis has not answered for so long that nobody waits for it.
-func (r *Redis) isAway() bool {
+// awayFor is for how long Redis has not answered; 0: it does.
+func (r *Redis) awayFor() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.failing.IsZero() && time.Since(r.failing) >= hopeFor
+	if r.failing.IsZero() {
+		return 0
+	}
+	return time.Since(r.failing)
 }
 
 // Close is Local's, and then waits until Redis has the turns back.

@@ -174,6 +174,19 @@ func TestNobodyMeetsForAHiccup(t *testing.T) {
 	if _, err := other.Insist(t.Context(), invoices, time.Second); !errors.Is(err, turns.ErrAway) {
 		t.Errorf("Insist while Redis is away: %v, want %v", err, turns.ErrAway)
 	}
+	began := time.Now()
+	if _, err := other.Insist(t.Context(), invoices, patience); !errors.Is(err, turns.ErrAway) || time.Since(began) > 4*time.Second {
+		t.Errorf("Insist for long while Redis is away: %v after %s, want %v", err, time.Since(began), turns.ErrAway)
+	}
+	server.Cont()
+	eventually(t, func() bool {
+		end, err := other.Insist(t.Context(), invoices, 0)
+		if err == nil {
+			end()
+		}
+		return err == nil
+	})
+	server.Stop()
 	took := make(chan error, 1)
 	go func() {
 		end, err := other.Insist(context.Background(), invoices, patience)
