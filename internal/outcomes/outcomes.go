@@ -32,8 +32,8 @@ const (
 	// lines has about 200 KB.
 	MaxBody = 256 << 10
 	// MaxUnits bounds what one client keeps in one account, in units of 4 KiB. It is more than the 86,400 requests that
-	// FreeAgent's limit of 3,600 an hour lets through in Life, of each of which the record takes one unit, if it is no longer
-	// than most: FreeAgent's header has 5 KB, a record of its own 1 to 4.
+	// FreeAgent's limit of 3,600 an hour lets through in Life, each of which takes one unit if what is kept of it is no
+	// longer than most: FreeAgent's header has 5 KB, and what it creates 1 to 4.
 	MaxUnits = 100_000
 	unit     = 4 << 10
 	most     = 12 << 10
