@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/outcomes"
+	"freeagent-proxy/internal/turns"
 )
 
 var errKeyMalformed = errors.New("malformed Idempotency-Key")
@@ -52,7 +53,7 @@ func explainKey(err error) (refusal, bool) {
 	case errors.Is(err, outcomes.ErrFull):
 		f.status, f.after = http.StatusServiceUnavailable, whileFull
 		f.details = "the outcomes of too many requests with an Idempotency-Key are kept for this client; nothing was sent to FreeAgent, send fewer in a day or send it without a key"
-	case errors.Is(err, outcomes.ErrUnavailable):
+	case errors.Is(err, outcomes.ErrUnavailable), errors.Is(err, turns.ErrAway):
 		f.status, f.kind, f.after = http.StatusServiceUnavailable, "proxy_internal_error", whileUnavailable
 		f.details = "the proxy cannot note this Idempotency-Key, as its store is away; nothing was sent to FreeAgent, try again"
 	default:

@@ -13,6 +13,8 @@ type Turns interface {
 	// Take takes a turn, which end gives back, waiting for it for so long and until ctx ends. Its errors are
 	// *turns.BusyError, turns.ErrClosed and the context's cause.
 	Take(ctx context.Context, key turns.Key, wait time.Duration) (end func(), err error)
+	// Insist is Take for who rather has none (turns.ErrAway) than one that other processes may not know of.
+	Insist(ctx context.Context, key turns.Key, wait time.Duration) (end func(), err error)
 }
 
 // oneAtATime is the writes that happen one at a time, by method and path: as the configuration has them.
@@ -64,7 +66,11 @@ func (s *sending) turn(method string) (end func(), err error) {
 	began := time.Now()
 	defer s.x.traced.step("wait for turn").end()
 	defer s.countWait(began)
-	end, err = s.p.config.Turns.Take(s.presence, key, s.patience)
+	take := s.p.config.Turns.Take
+	if s.x.keyed != nil { // it cannot leave without the store anyway, so it need not risk to meet another
+		take = s.p.config.Turns.Insist
+	}
+	end, err = take(s.presence, key, s.patience)
 	if err != nil && s.presence.Err() != nil {
 		return nil, errClientGone
 	}

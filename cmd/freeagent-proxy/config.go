@@ -126,7 +126,7 @@ type RedisConfig struct {
 	TLS      TLSConfig `yaml:"tls"`
 	// Backup is a folder for a second copy of each grant that this process stored. Default none.
 	Backup string `yaml:"backup"`
-	// WaitReplicas is how many of Redis's own replicas must have a new grant, 0 to 10. Default 0.
+	// WaitReplicas is how many of Redis's own replicas must have a new grant, or a keyed POST that is to leave, 0 to 10. Default 0.
 	WaitReplicas int `yaml:"wait_replicas"`
 }
 

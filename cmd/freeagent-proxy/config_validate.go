@@ -88,8 +88,8 @@ func (c Config) validateAdminURL(p *problems) {
 	case u == nil:
 	case u.Scheme != "http" && u.Scheme != "https" || !bare(u):
 		p.add(key, "must be http:// or https:// and a host, without path or query; the redirect URI is this and /callback")
-	case !isLoopback(u.Hostname()) && isLoopbackAddress(c.Admin.Listen) && c.Admin.Password.Reveal() == "":
-		p.add("admin.password_env", "missing: by admin.public_url the page is reachable from other machines; name the environment variable that holds a password")
+	case !isLoopback(u.Hostname()) && isLoopbackAddress(c.Admin.Listen) && c.Admin.Password.Reveal() == "" && !p.has("admin.password_file"):
+		p.add("admin.password_env", "missing: by admin.public_url the page is reachable from other machines; name the environment variable that holds a password, or the file (admin.password_file)")
 	}
 }
 

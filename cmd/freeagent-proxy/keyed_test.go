@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -169,6 +170,78 @@ func TestKeyedKilledWhileWaiting(t *testing.T) {
 		}
 		w.acts(5)
 	})
+}
+
+// A proxy with a folder is stopped and killed at random instants under keyed creates: each is carried out once, or its
+// program is told that nobody knows; what it answered once it answers for ever.
+func TestKeyedRestarts(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, strings.Replace(noLimits, "max_wait: 1m", "max_wait: 2s", 1))
+	w.authorise(w.sim.Authorize("owner"))
+	w.fault(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(20 * time.Millisecond), Match: simulator.Match{PathPrefix: "/v2/contacts"}})
+	client := w.client(true)
+	const programs, rounds = 12, 6
+	var running sync.WaitGroup
+	over := make(chan struct{})
+	created, unknown := make([]int, programs), make([]int, programs)
+	for program := range programs {
+		running.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				key := fmt.Sprintf("program-%d-%d", program, i)
+				got := w.insist(client, key)
+				switch {
+				case got.status == 201:
+					created[program]++
+				case got.status == 409:
+					unknown[program]++
+				default:
+					t.Errorf("%s: %+v", key, got)
+				}
+			}
+		})
+	}
+	for round := range rounds {
+		p, _ := w.serve()
+		time.Sleep(200*time.Millisecond + rand.N(300*time.Millisecond))
+		if round%2 == 0 {
+			p.kill()
+		} else if code, err := p.stop(syscall.SIGTERM); code != exitOK || err != nil {
+			t.Errorf("exit code %d, %v", code, err)
+		}
+	}
+	w.serve()
+	close(over)
+	running.Wait()
+	sum := func(all []int) (n int64) {
+		for _, one := range all {
+			n += int64(one)
+		}
+		return n
+	}
+	stats := w.sim.Stats().Writes
+	if stats.Duplicates != 0 || stats.Repeated != 0 || stats.Acted < sum(created) || stats.Acted > sum(created)+sum(unknown) || sum(created) < rounds {
+		t.Errorf("%d created and %d unknown, as programs were told; FreeAgent acted %d times, %d of them twice, and got %d again: %v",
+			sum(created), sum(unknown), stats.Acted, stats.Duplicates, stats.Repeated, stats.Examples)
+	}
+	if most := int64(programs * (rounds/2 + 1)); sum(unknown) > most {
+		t.Errorf("%d unknown, more than %d that were at FreeAgent when it was killed", sum(unknown), most)
+	}
+}
+
+// insist sends a create to the proxy's socket until its answer is final.
+func (w *world) insist(client *http.Client, key string) (got reply) {
+	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		got = w.create(client, "http://localhost", key)
+		if got.status == 201 || got.status == 409 && !strings.Contains(got.body, "still running") {
+			return got
+		}
+	}
+	return got
 }
 
 // Replicas agree: of one key that comes to all of them, again and again, one create is carried out.

@@ -167,12 +167,13 @@ func (p *process) complaints() []string {
 			}
 		}
 	}
+	logsJSON := p.logsJSON()
 	for line := range strings.Lines(p.stderr.String()) {
 		if strings.HasPrefix(line, "freeagent-proxy: ") {
 			break // from here on it is why the program failed
 		}
 		whole := strings.HasSuffix(line, "\n") // it may have been killed while it wrote
-		if p.logsJSON() && whole && !json.Valid([]byte(line)) {
+		if logsJSON && whole && !json.Valid([]byte(line)) {
 			all = append(all, fmt.Sprintf("%s logged what is not JSON: %q", p, line))
 		}
 	}

@@ -264,7 +264,9 @@ type sealing interface{ Sealer() *tokens.Sealer }
 
 // outcomesConfig is for either store.
 func (s *server) outcomesConfig() outcomes.Config {
-	return outcomes.Config{Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log)}
+	return outcomes.Config{
+		Sealer: s.store.(sealing).Sealer(), Degraded: observeOutcomes(s.log), WaitReplicas: s.config().Store.Redis.WaitReplicas,
+	}
 }
 
 // proxyConfig is what the handler is made of that programs talk to.

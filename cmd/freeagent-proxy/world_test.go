@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -36,6 +37,8 @@ type world struct {
 	folder string
 	env    []string
 	simURL string
+
+	accounts string // of the configuration, if not account alone
 }
 
 // newWorld makes a world whose FreeAgent is at url. settings are appended to the configuration.
@@ -59,8 +62,8 @@ func (w *world) configure(url, settings string) {
 	config := fmt.Sprintf(`admin: {listen: 127.0.0.1:0}
 upstream: {base_url: %s}
 apps: {main: {client_id: tests, client_secret_env: FREEAGENT_CLIENT_SECRET}}
-accounts: {%s: {app: main}}
-%s`, url, account, settings)
+accounts: {%s}
+%s`, url, cmp.Or(w.accounts, account+": {app: main}"), settings)
 	if err := os.WriteFile(filepath.Join(w.folder, "config.yaml"), []byte(config), 0o600); err != nil {
 		w.t.Fatal(err)
 	}

@@ -60,6 +60,9 @@ func run(ctx context.Context) error {
 	if err := streams(ctx, setup{folder, binary, false}); err != nil {
 		return err
 	}
+	if err := writeCosts(ctx, setup{folder, binary, false}, *slices, *length); err != nil {
+		return err
+	}
 	return redisShare(ctx, folder, *slices, *length)
 }
 

@@ -48,6 +48,15 @@ func serveUpstream(ctx context.Context, cert string) error {
 		_, _ = io.Copy(w, io.LimitReader(zeros{}, left))
 	})
 	mux.HandleFunc("GET /v2/list", serveList())
+	created := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.Header().Set("Content-Length", strconv.Itoa(len(company)))
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write(company)
+	}
+	mux.HandleFunc("POST "+anyTime, created)
+	mux.HandleFunc("POST "+oneAtATime, created)
 	mux.HandleFunc("POST /v2/stream", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		fmt.Fprintln(w, n)

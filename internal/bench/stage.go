@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,24 +106,33 @@ func (s setup) startSelf(ctx context.Context, role string, env ...string) (*proc
 
 // startOurs starts freeagent-proxy as an operator would, with limits out of the way.
 func (s setup) startOurs(ctx context.Context, base, cert string) (*process, error) {
+	return s.startWith(ctx, base, cert, "")
+}
+
+// startWith is startOurs with the Redis at an address; "": with a folder.
+func (s setup) startWith(ctx context.Context, base, cert, redis string) (*process, error) {
 	store, err := os.MkdirTemp(s.folder, "store-*")
 	if err != nil {
 		return nil, fmt.Errorf("make a store: %w", err)
+	}
+	where := fmt.Sprintf("store: {file: %q}", store)
+	if redis != "" {
+		where = fmt.Sprintf("store: {redis: {url: \"redis://%s\"}}\nencryption: {keys: [{id: bench, env: BENCH_KEY}]}", redis)
 	}
 	const unlimited = "[{requests: 100000, per: 1s}]"
 	config := filepath.Join(store, "config.yaml")
 	text := fmt.Sprintf(`listen: 127.0.0.1:0
 admin: {listen: "127.0.0.1:0"}
 upstream: {base_url: %q}
-store: {file: %q}
+%s
 apps: {main: {client_id: bench, client_secret_env: BENCH_SECRET}}
 accounts: {bench: {app: main}}
 limits: {api: %s, egress: %s}
-`, base, store, unlimited, unlimited)
+`, base, where, unlimited, unlimited)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
-	env := append(os.Environ(), "BENCH_SECRET=secret", "SSL_CERT_FILE="+cert)
+	env := append(os.Environ(), "BENCH_SECRET=secret", "SSL_CERT_FILE="+cert, "BENCH_KEY="+base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	seed := exec.CommandContext(ctx, s.binary, "accounts", "import", "bench", "--config", config)
 	seed.Env, seed.Stdin = env, strings.NewReader("seed")
 	if out, err := seed.CombinedOutput(); err != nil {

@@ -89,13 +89,13 @@ func (c *Claim) settle(s state, answer Answer) {
 func (c *Claim) step(s state, answer Answer) *record {
 	next := c.record
 	next.state, next.answer, next.at, next.units = s, answer, time.Now(), 0
+	next.seal(c.book.cfg.Sealer)
 	switch s {
 	case sent:
 		next.units = 1
 	case done:
-		next.units = len(answer.Body) / unit
+		next.units = units(len(next.sealed)) - 1
 	}
-	next.seal(c.book.cfg.Sealer)
 	c.book.mu.Lock()
 	defer c.book.mu.Unlock()
 	c.record, c.told, c.settled = next, next.at, s >= done

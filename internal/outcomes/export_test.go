@@ -9,6 +9,12 @@ func (b *Book) Halt() {
 // Sweep removes what has expired, now.
 func (b *Book) Sweep() { b.store.sweep() }
 
+// Expire does what the sweep does to a record that it has seen expired.
+func (b *Book) Expire(name Name) {
+	f := b.store.(*file)
+	f.expire(f.path(&record{id: name.id(), account: name.Account, client: name.Client}))
+}
+
 // Fill counts so many units as the name's client's.
 func (b *Book) Fill(name Name, units int) {
 	r := &record{account: name.Account, client: name.Client}
@@ -16,6 +22,14 @@ func (b *Book) Fill(name Name, units int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.scope(r).units = units
+}
+
+// Units is what the name's client has on record.
+func (b *Book) Units(name Name) int {
+	f := b.store.(*file)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.scope(&record{account: name.Account, client: name.Client}).units
 }
 
 // Held is how many claims are not settled, or not stored.

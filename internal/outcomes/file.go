@@ -26,6 +26,9 @@ type file struct {
 	dir    string
 	mu     sync.Mutex
 	scopes map[string]*scope
+	// writing is read-locked while a record is written, so that the sweep, which locks it, does not take one for the
+	// expired record in whose place it comes.
+	writing sync.RWMutex
 }
 
 // scope is what one client keeps in one account.
@@ -107,7 +110,10 @@ func (f *file) put(_ context.Context, r *record) (lost bool, err error) {
 			return false, fileError("make", filepath.Dir(path), err)
 		}
 	}
-	if err := writeFile(path, r.sealed); err != nil {
+	f.writing.RLock()
+	err = writeFile(path, r.sealed)
+	f.writing.RUnlock()
+	if err != nil {
 		return false, fileError("write", path, err)
 	}
 	f.mu.Lock()
@@ -148,15 +154,15 @@ func (f *file) sweep() {
 	}
 	f.mu.Unlock()
 	for _, name := range names {
-		units := f.sweepScope(filepath.Join(f.dir, name))
+		taken := f.sweepScope(filepath.Join(f.dir, name))
 		f.mu.Lock()
-		f.scopes[name].units = units
+		f.scopes[name].units = taken
 		f.mu.Unlock()
 	}
 }
 
 // sweepScope returns the units of what is left. What cannot be removed now is tried again at the next time.
-func (f *file) sweepScope(dir string) (units int) {
+func (f *file) sweepScope(dir string) (taken int) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0
@@ -167,13 +173,27 @@ func (f *file) sweepScope(dir string) (units int) {
 			continue // removed meanwhile
 		}
 		// A file that is being written is minutes old at most.
-		if expired(info) || leftover.MatchString(e.Name()) && time.Since(info.ModTime()) > time.Hour {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
-			continue
+		switch path := filepath.Join(dir, e.Name()); {
+		case leftover.MatchString(e.Name()):
+			if time.Since(info.ModTime()) > time.Hour {
+				_ = os.Remove(path)
+			}
+		case expired(info):
+			f.expire(path)
+		default:
+			taken += units(int(info.Size()))
 		}
-		units += 1 + int(info.Size())/unit
 	}
-	return units
+	return taken
+}
+
+// expire removes a record unless another one has come in its place.
+func (f *file) expire(path string) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	if info, err := os.Stat(path); err == nil && expired(info) {
+		_ = os.Remove(path)
+	}
 }
 
 // makeDir makes a folder whose name survives a power cut.

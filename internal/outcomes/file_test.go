@@ -3,8 +3,10 @@ package outcomes_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +112,43 @@ func TestFilesAreCounted(t *testing.T) {
 	}
 	b.Sweep()
 	claims(t, b, named("new")).Drop()
+}
+
+// A record that has come in the place of an expired one, after the sweep had seen that, is not taken for it.
+func TestSweepMeetsWrite(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	b := s.open()
+	keepOne(t, b)
+	path := filepath.Join(s.dir, outcomes.Path(invoice))
+	old := time.Now().Add(-outcomes.Life - time.Minute)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	keepOne(t, b) // the sweep has found the old one, and
+	b.Expire(invoice)
+	answers(t, b, created)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	b.Expire(invoice)
+	keepOne(t, b)
+}
+
+// What FreeAgent usually answers takes one unit, as it is written and as it is counted anew; only more than that counts for more.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ header, body, units int }{{6 << 10, 4 << 10, 1}, {5 << 10, 200 << 10, 50}, {200 << 10, 1, 48}} {
+		s := newShelf(t, false)
+		b := s.open()
+		claim := claims(t, b, invoice)
+		leaves(t, claim)
+		claim.Keep(outcomes.Answer{Status: 201, Header: http.Header{"X": {strings.Repeat("x", c.header)}}, Body: make([]byte, c.body)})
+		for _, when := range []string{"written", "counted"} {
+			if got := b.Units(invoice); got < c.units || got > c.units+1 {
+				t.Errorf("header of %d bytes, body of %d: %d units when %s, want %d", c.header, c.body, got, when, c.units)
+			}
+			b.Sweep()
+		}
+	}
 }

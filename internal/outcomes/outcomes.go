@@ -31,11 +31,16 @@ const (
 	// MaxBody is the longest body that is kept of an answer. FreeAgent's to a create are 1 to 20 KB; an invoice of 500
 	// lines has about 200 KB.
 	MaxBody = 256 << 10
-	// MaxUnits bounds what one client keeps in one account, in units of 4 KiB, of which each record takes one or more. It is
-	// more than the 86,400 requests that FreeAgent's limit of 3,600 an hour lets through in Life.
+	// MaxUnits bounds what one client keeps in one account, in units of 4 KiB. It is more than the 86,400 requests that
+	// FreeAgent's limit of 3,600 an hour lets through in Life, each of which takes one unit if what is kept of it is no
+	// longer than most: FreeAgent's header has 5 KB, and what it creates 1 to 4.
 	MaxUnits = 100_000
 	unit     = 4 << 10
+	most     = 12 << 10
 )
+
+// units is what a record takes that is sealed in so many bytes.
+func units(sealed int) int { return 1 + max(0, sealed-most+unit-1)/unit }
 
 // What Begin, and Claim.Leave, say instead of letting a request go.
 var (
@@ -87,4 +92,7 @@ type Config struct {
 	// Degraded is told when the store takes no outcome, which is then held in memory; and nil when it does again. It must
 	// return soon. nil: nobody.
 	Degraded func(error)
+	// WaitReplicas is how many of Redis's own replicas are waited for, half a second at most, before a request leaves, so
+	// that a failover does not forget it.
+	WaitReplicas int
 }

@@ -20,9 +20,13 @@ import (
 //
 // Until is when the owner of a waiting or sent record is taken for dead, by Redis's clock.
 type shared struct {
-	client redis.UniversalClient
-	life   time.Duration // of an owner that shows no life
+	client   redis.UniversalClient
+	life     time.Duration // of an owner that shows no life
+	replicas int           // of Redis's own that are waited for before a request leaves
 }
+
+// waitFor is how long they are: as for grants.
+const waitFor = 500 * time.Millisecond
 
 // DefaultLease is how long a replica is believed to live without a sign of life: long against a hiccup, short for those
 // who wait to hear what became of a write.
@@ -47,7 +51,7 @@ func NewRedis(client redis.UniversalClient, lease time.Duration, cfg Config) *Bo
 	if lease == 0 {
 		lease = DefaultLease
 	}
-	return newBook(cfg, &shared{client, lease})
+	return newBook(cfg, &shared{client, lease, cfg.WaitReplicas})
 }
 
 func (s *shared) lease() time.Duration { return s.life }
@@ -84,8 +88,12 @@ func (s *shared) put(ctx context.Context, r *record) (lost bool, err error) {
 	if r.state == waiting {
 		left = s.life
 	}
-	answer, err := putScript.Run(ctx, s.client, keys(r),
-		r.owner, int(r.state), s.life.Milliseconds(), max(left.Milliseconds(), 1), r.sealed, r.units).Slice()
+	args := []any{r.owner, int(r.state), s.life.Milliseconds(), max(left.Milliseconds(), 1), r.sealed, r.units}
+	run := s.run
+	if s.replicas > 0 && r.state == sent && r.units > 0 { // for the first time: from now on it must not be forgotten
+		run = s.runAndWait
+	}
+	answer, err := run(ctx, putScript, keys(r), args)
 	if err != nil {
 		return false, fmt.Errorf("write to Redis: %w", err)
 	}
@@ -99,6 +107,31 @@ func (s *shared) put(ctx context.Context, r *record) (lost bool, err error) {
 	default:
 		return false, errUnreadable
 	}
+}
+
+func (s *shared) run(ctx context.Context, script *redis.Script, keys []string, args []any) ([]any, error) {
+	return script.Run(ctx, s.client, keys, args...).Slice()
+}
+
+// runAndWait runs a script, and waits until replicas have what it wrote, or for waitFor. It is sent over one connection,
+// since WAIT waits for what its own connection wrote.
+func (s *shared) runAndWait(ctx context.Context, script *redis.Script, keys []string, args []any) ([]any, error) {
+	server := s.client
+	if cluster, ok := server.(*redis.ClusterClient); ok {
+		master, err := cluster.MasterForKey(ctx, keys[0])
+		if err != nil {
+			return nil, err
+		}
+		server = master
+	}
+	pipe := server.Pipeline()
+	result := script.Eval(ctx, pipe, keys, args...)
+	pipe.Do(ctx, "wait", s.replicas, waitFor.Milliseconds())
+	_, _ = pipe.Exec(ctx) // the script says for itself
+	if redis.HasErrorPrefix(result.Err(), "MOVED") {
+		return s.run(ctx, script, keys, args) // the slots have changed; this finds the new one
+	}
+	return result.Slice()
 }
 
 func (s *shared) forget(ctx context.Context, r *record) error {

@@ -3,9 +3,12 @@ package outcomes_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/redistest"
@@ -217,5 +220,35 @@ func TestCluster(t *testing.T) {
 		if _, answer, err := begin(s.open(), name, first); answer == nil {
 			t.Errorf("account %s: %v", account, err)
 		}
+	}
+}
+
+// A request leaves when so many of Redis's replicas know of it, or half a second later.
+func TestWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	watched := redistest.Sentinel(t)
+	o := watched.Master.Options()
+	o.ContextTimeoutEnabled, o.MaxRetries = true, -1
+	client, replica := redis.NewClient(o), watched.Replica.Client(t)
+	t.Cleanup(func() { _ = client.Close() })
+	b := outcomes.NewRedis(client, lease, outcomes.Config{Sealer: s.sealer, WaitReplicas: 1})
+	t.Cleanup(b.Halt)
+	for i := range 50 {
+		name := named(fmt.Sprint(i))
+		c := claims(t, b, name)
+		leaves(t, c)
+		if state := replica.HGet(t.Context(), outcomes.Key(name), "state").Val(); state != "2" {
+			t.Fatalf("request %d left, and the replica has it in state %q", i, state)
+		}
+		c.Drop()
+	}
+	c := claims(t, b, invoice)
+	watched.Replica.Stop()
+	defer watched.Replica.Cont()
+	began := time.Now()
+	leaves(t, c)
+	if took := time.Since(began); took < 400*time.Millisecond {
+		t.Errorf("it did not wait for a replica that is halted: %s", took)
 	}
 }

@@ -203,6 +203,16 @@ func (s *Server) Kill() {
 	<-s.ended
 }
 
+// Ended waits until the process has ended by itself.
+func (s *Server) Ended() {
+	s.t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		s.t.Fatalf("%s does not end:\n%s", s.program, s.log())
+	}
+}
+
 // Stop halts the process, with SIGSTOP: its connections stay open and nothing answers.
 func (s *Server) Stop() { s.signal(sigStop) }
 

@@ -37,6 +37,14 @@ func Sentinel(t testing.TB, options ...Option) *Watched {
 		}
 		return err
 	})
+	master := w.Master.Client(t)
+	until(t, "the master does not send to its replica", func() error { // it begins with the replica's first acknowledgement
+		info, err := master.Info(t.Context(), "replication").Result()
+		if err == nil && !strings.Contains(info, "state=online") {
+			err = errors.New(info)
+		}
+		return err
+	})
 	sentinel := w.sentinel(t)
 	until(t, "the sentinel does not know the replica", func() error {
 		replicas, err := sentinel.Replicas(t.Context(), MasterName).Result()

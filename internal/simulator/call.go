@@ -35,6 +35,8 @@ type call struct {
 	entry *Request
 	base  string // begins absolute URLs
 
+	stream uint32 // how many requests have come on its connection, with it
+
 	body       []byte // nil when there is none, or too much of it to be parsed
 	bodyBytes  int64
 	bodySHA256 string
@@ -54,6 +56,9 @@ func (s *Simulator) begin(w http.ResponseWriter, r *http.Request, path string) *
 	c := &call{w: w, r: r, cfg: s.cfg.Load(), start: time.Now(), path: path, from: r.RemoteAddr, bodySHA256: emptySHA256}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		c.from = host
+	}
+	if w := c.wire(); w != nil {
+		c.stream = w.requests.Add(1)
 	}
 	c.entry = s.log.begin(r, c.from, c.start)
 	c.base = c.cfg.PublicURL

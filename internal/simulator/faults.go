@@ -19,8 +19,8 @@ type Fault struct {
 	After bool `json:"after"`
 	// Status is what FaultStatus answers with. Default 503.
 	Status int `json:"status,omitempty"`
-	// Delay is how long FaultLatency waits, and FaultStall before it hangs up.
-	// Default: for latency 1s, for a stall until the client has gone.
+	// Delay is how long FaultLatency waits, FaultStall before it hangs up, and FaultIdleClose after its answer.
+	// Default: for latency 1s, for a stall until the client has gone, for an idle close 50ms.
 	Delay Duration `json:"delay,omitempty"`
 	// RetryAfter is what FaultRateLimited says, in seconds. Default 60.
 	RetryAfter int `json:"retry_after,omitempty"`
@@ -53,6 +53,8 @@ const (
 	FaultDrop         = "drop"         // close the connection without an answer
 	FaultReset        = "reset"        // act, then reset the connection in the middle of the answer
 	FaultStall        = "stall"        // never answer
+	FaultGoAway       = "goaway"       // HTTP/2: GOAWAY that tells whether it acted, and no answer; else as FaultDrop
+	FaultIdleClose    = "idle_close"   // answer, then reset the kept-alive connection without notice
 
 	FaultNoRefreshToken  = "no_refresh_token"  // no refresh_token in the answer
 	FaultNoAccessToken   = "no_access_token"   // 200 without an access_token
@@ -64,7 +66,7 @@ const (
 func faultKinds() []string {
 	return append([]string{
 		FaultLatency, FaultStatus, FaultUnauthorized, FaultRateLimited, FaultEmpty, FaultHTML,
-		FaultDrop, FaultReset, FaultStall,
+		FaultDrop, FaultReset, FaultStall, FaultGoAway, FaultIdleClose,
 	}, tokenFaultKinds()...)
 }
 
@@ -92,8 +94,11 @@ func (f Fault) normalized() (Fault, error) {
 		f.Delay = Duration(time.Second)
 	case f.Kind == FaultRateLimited && f.RetryAfter == 0:
 		f.RetryAfter = 60
-	case f.Kind == FaultReset || slices.Contains(tokenFaultKinds(), f.Kind):
+	case f.Kind == FaultReset || f.Kind == FaultIdleClose || slices.Contains(tokenFaultKinds(), f.Kind):
 		f.After = true
+	}
+	if f.Kind == FaultIdleClose && f.Delay == 0 {
+		f.Delay = Duration(50 * time.Millisecond)
 	}
 	return f, nil
 }

@@ -24,6 +24,8 @@ type reply struct {
 	stream   int64     // send that many bytes of filler
 	cut      bool      // reset the connection in the middle
 	jsonOnly bool      // OAuth knows no XML
+
+	thenReset time.Duration // so long after the answer the connection is reset; 0: it is not
 }
 
 // apiError is a refusal in FreeAgent's words.
@@ -130,6 +132,11 @@ func (s *Simulator) struck(c *call, f Fault, rep reply) reply {
 		hangUp()
 	case FaultReset:
 		rep.cut = true
+		return rep
+	case FaultGoAway:
+		c.goAway(f.After)
+	case FaultIdleClose:
+		rep.thenReset = time.Duration(f.Delay)
 		return rep
 	case FaultStatus:
 		if f.Status >= 500 {

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"crypto/md5"
 	"encoding/hex"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -42,11 +41,17 @@ func (s *Simulator) send(c *call, rep reply) {
 		h["Transfer-Encoding"] = []string{"chunked"}
 	}
 	s.finish(c, rep.status)
-	if rep.cut {
+	switch {
+	case rep.cut && c.r.Method == http.MethodHead:
+		cutHeader(c.w)
+	case rep.cut:
 		cutOff(c.w, rep.status, body)
 	}
 	c.w.WriteHeader(rep.status)
 	_, _ = c.w.Write(body) // a client that has gone reads no error
+	if rep.thenReset > 0 {
+		c.resetAfter(rep.thenReset)
+	}
 }
 
 // setHeaders sets what does not depend on how the body is framed.
@@ -139,15 +144,22 @@ func cutOff(w http.ResponseWriter, status int, body []byte) {
 	reset(w)
 }
 
+// cutHeader is cutOff for an answer that is a header alone: after it the connection would be as good as ever. It does not return.
+func cutHeader(w http.ResponseWriter) {
+	if conn, buffered, err := http.NewResponseController(w).Hijack(); err == nil { // not in HTTP/2
+		_, _ = buffered.WriteString("HTTP/1.1 200 OK\r\nContent-") // a client that has gone reads no error
+		_ = buffered.Flush()
+		resetConn(conn)
+	}
+	hangUp()
+}
+
 // reset sends what was written and then RST, in HTTP/2 RST_STREAM. It does not return.
 func reset(w http.ResponseWriter) {
 	control := http.NewResponseController(w)
 	_ = control.Flush()
 	if conn, _, err := control.Hijack(); err == nil { // not in HTTP/2
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // without it the connection is closed all the same
-		}
-		_ = conn.Close()
+		resetConn(conn)
 	}
 	hangUp()
 }

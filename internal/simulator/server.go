@@ -84,6 +84,7 @@ func (srv *Server) serve(s *Simulator, listener net.Listener) {
 		ReadHeaderTimeout: 60 * time.Second,
 		IdleTimeout:       75 * time.Second, // nginx's keepalive_timeout
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withWire,
 		ConnState:         srv.connState,
 	}
 	go func() {

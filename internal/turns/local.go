@@ -56,6 +56,11 @@ func (l *Local) Take(ctx context.Context, key Key, wait time.Duration) (end func
 	return sync.OnceFunc(func() { l.pass(key) }), nil
 }
 
+// Insist is Take: this process is all there is.
+func (l *Local) Insist(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
+	return l.Take(ctx, key, wait)
+}
+
 // join takes the turn if it is free (nil), else a place in its line.
 func (l *Local) join(ctx context.Context, key Key, wait time.Duration) (*waiter, error) {
 	l.mu.Lock()

@@ -22,9 +22,14 @@ const (
 	// askEvery is the longest pause between two looks at a turn that another process has. The head of each process's
 	// line asks alone, so that it is 50 requests a second to Redis for each process that waits, at most.
 	askEvery = 25 * time.Millisecond
-	// callFor bounds one request to Redis, and restFor is how long it is left alone after one that failed.
-	callFor = 250 * time.Millisecond
-	restFor = time.Second
+	// callFor bounds one request to Redis, and restFor is how long it is left alone after one that failed: shorter while it
+	// has been failing for less than hopeFor, in which it is taken to be slow, not away.
+	callFor   = 250 * time.Millisecond
+	restFor   = time.Second
+	restFirst = 50 * time.Millisecond
+	hopeFor   = 600 * time.Millisecond
+	// insistFor is how long who insists waits for a Redis that fails: who does not may stand in the line behind.
+	insistFor = 2 * time.Second
 )
 
 //go:embed turn.lua
@@ -55,8 +60,9 @@ type Redis struct {
 	name    string // of this process
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	away time.Time // until when Redis is left alone; zero: it answers
+	mu      sync.Mutex
+	failing time.Time // since when Redis does not answer; zero: it does
+	rested  time.Time // until when it is left alone
 }
 
 // NewRedis makes them. It connects when it is first used.
@@ -70,12 +76,22 @@ func NewRedis(c RedisConfig) *Redis {
 
 // Take is Local's, over all processes. While Redis is away it is Local's alone.
 func (r *Redis) Take(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
+	return r.take(ctx, key, wait, false)
+}
+
+// Insist is Take for one who rather has no turn than one that other processes may not know of: while Redis is away it waits
+// for it for two seconds, and then returns ErrAway.
+func (r *Redis) Insist(ctx context.Context, key Key, wait time.Duration) (end func(), err error) {
+	return r.take(ctx, key, wait, true)
+}
+
+func (r *Redis) take(ctx context.Context, key Key, wait time.Duration, insist bool) (end func(), err error) {
 	began := time.Now()
 	pass, err := r.Local.Take(ctx, key, wait)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.acquire(ctx, key, began.Add(wait)); err != nil {
+	if err := r.acquire(ctx, key, began.Add(wait), insist); err != nil {
 		r.running.Go(func() {
 			defer pass()
 			if !r.awaited(key) { // else the next one stands in our place
@@ -93,15 +109,20 @@ func (r *Redis) Take(ctx context.Context, key Key, wait time.Duration) (end func
 	return end, nil
 }
 
-// acquire asks for the turn until it is ours, or Redis is away: without it it is one at a time in this process.
-func (r *Redis) acquire(ctx context.Context, key Key, until time.Time) error {
+// acquire asks for the turn until it is ours, or Redis is away: without it it is one at a time in this process, but for
+// who insists.
+func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bool) error {
 	for pause := askEvery / 8; ; pause = min(2*pause, askEvery) {
 		taken, err := r.call(context.Background(), ask, key)
-		if err != nil || taken {
-			return nil
-		}
 		left := time.Until(until)
-		if left <= 0 {
+		switch {
+		case taken:
+			return nil
+		case err != nil && !insist && (left <= 0 || r.awayFor() >= hopeFor):
+			return nil
+		case err != nil && (left <= 0 || r.awayFor() >= insistFor):
+			return ErrAway
+		case left <= 0:
 			return r.busy(key)
 		}
 		timer := time.NewTimer(min(left, pause/2+random.N(pause/2)))
@@ -144,7 +165,7 @@ func (r *Redis) call(ctx context.Context, do string, key Key) (ok bool, err erro
 
 func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, err error) {
 	r.mu.Lock()
-	resting := time.Now().Before(r.away)
+	resting := time.Now().Before(r.rested)
 	r.mu.Unlock()
 	if resting {
 		return false, errResting
@@ -161,11 +182,18 @@ func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, 
 
 // heard notes how Redis answered about a turn, and tells when that changes.
 func (r *Redis) heard(err error, key Key) {
+	now := time.Now()
 	r.mu.Lock()
-	was := !r.away.IsZero()
-	r.away = time.Time{}
-	if err != nil {
-		r.away = time.Now().Add(restFor)
+	was := !r.failing.IsZero()
+	switch {
+	case err == nil:
+		r.failing, r.rested = time.Time{}, time.Time{}
+	case !was:
+		r.failing, r.rested = now, now.Add(restFirst)
+	case now.Sub(r.failing) < hopeFor:
+		r.rested = now.Add(restFirst)
+	default:
+		r.rested = now.Add(restFor)
 	}
 	r.mu.Unlock()
 	if was != (err != nil) {
@@ -185,13 +213,23 @@ func (r *Redis) probe(key Key) {
 			return
 		}
 		r.mu.Lock()
-		away := !r.away.IsZero()
+		away := !r.failing.IsZero()
 		r.mu.Unlock()
 		if !away {
 			return
 		}
 		_, _ = r.callAs(context.Background(), "", leave, key) // nobody has no turn, so that nothing is changed
 	}
+}
+
+// awayFor is for how long Redis has not answered; 0: it does.
+func (r *Redis) awayFor() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failing.IsZero() {
+		return 0
+	}
+	return time.Since(r.failing)
 }
 
 // Close is Local's, and then waits until Redis has the turns back.

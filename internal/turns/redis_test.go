@@ -177,6 +177,50 @@ func TestRedisIsBackAtNight(t *testing.T) {
 	end()
 }
 
+// A Redis that is slow for a moment, or away, gives nobody a turn beside another's: not to who insists, and to others only when it
+// has been away for a while.
+func TestNobodyMeetsForAHiccup(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	one, other := shared(t, server), shared(t, server)
+	end := take(t, one, invoices, 0)
+	server.Stop()
+	time.AfterFunc(400*time.Millisecond, server.Cont) // one call fails, and the next may
+	busy(t, other, invoices, 700*time.Millisecond)
+	end()
+	take(t, other, invoices, patience)()
+
+	server.Stop()
+	if _, err := other.Insist(t.Context(), invoices, time.Second); !errors.Is(err, turns.ErrAway) {
+		t.Errorf("Insist while Redis is away: %v, want %v", err, turns.ErrAway)
+	}
+	began := time.Now()
+	if _, err := other.Insist(t.Context(), invoices, patience); !errors.Is(err, turns.ErrAway) || time.Since(began) > 4*time.Second {
+		t.Errorf("Insist for long while Redis is away: %v after %s, want %v", err, time.Since(began), turns.ErrAway)
+	}
+	server.Cont()
+	eventually(t, func() bool {
+		end, err := other.Insist(t.Context(), invoices, 0)
+		if err == nil {
+			end()
+		}
+		return err == nil
+	})
+	server.Stop()
+	took := make(chan error, 1)
+	go func() {
+		end, err := other.Insist(context.Background(), invoices, patience)
+		if err == nil {
+			end()
+		}
+		took <- err
+	}()
+	server.Cont()
+	if err := <-took; err != nil {
+		t.Errorf("Insist when Redis is back: %v", err)
+	}
+}
+
 func eventually(t *testing.T, so func() bool) {
 	t.Helper()
 	for began := time.Now(); !so(); time.Sleep(5 * time.Millisecond) {

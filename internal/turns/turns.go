@@ -7,7 +7,9 @@
 // Two decisions a reader would question:
 //   - A turn in Redis is a lease, not a fencing token, since FreeAgent would not look at one: a process that is halted for longer than
 //     the lease and then goes on does its work beside somebody else's. Nothing worse than FreeAgent's race comes of that.
-//   - Without Redis work goes on, one at a time in each process: a create that may meet the race is better than none.
+//   - Without Redis work goes on, one at a time in each process: a create that may meet the race is better than none. A
+//     failure or two are not enough for that: Redis may only have been slow, and others still know whose turn it is. Who
+//     cannot work without Redis anyway insists, and gets no turn that others do not know of.
 package turns
 
 import (
@@ -21,6 +23,9 @@ type Key struct {
 	Account string // of the proxy's configuration; in a Redis Cluster it decides which server has the turn
 	Work    string // which of the account's work, in any words: its company, method and path
 }
+
+// ErrAway says that Redis cannot be asked, to one who insists on a turn that all processes know of.
+var ErrAway = errors.New("turns: Redis is away")
 
 // ErrClosed says that no turns are given any more.
 var ErrClosed = errors.New("turns: closed")
