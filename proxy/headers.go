@@ -25,10 +25,19 @@ var notForUpstream = map[string]bool{
 	"X-Original-Url": true, "X-Rewrite-Url": true,
 }
 
-// notForClients are response headers that stop here: HSTS would lock clients out of a
-// plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status and what is left of the budget are ours to say.
-var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", replayedHeader,
-	policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset"}
+// nameForClients is the name under which a header of FreeAgent's travels to the client; empty if it stops here: HSTS would lock
+// clients out of a plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status, X-Request-Id and what is left of the
+// budget are ours to say.
+func nameForClients(name string) string {
+	switch name {
+	case "Strict-Transport-Security", "Set-Cookie", "X-Freeagent-Request-Id", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", replayedHeader,
+		policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset":
+		return ""
+	case "X-Request-Id":
+		return "X-Freeagent-Request-Id"
+	}
+	return name
+}
 
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
 func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
@@ -58,14 +67,15 @@ func (p *Proxy) userAgent(theirs string) string {
 	}
 }
 
-// cleanResponse makes the headers that travel to the client, whose X-Request-Id is already set.
+// cleanResponse leaves in a header what travels to the client.
 func cleanResponse(h http.Header) {
-	for _, name := range notForClients {
-		delete(h, name)
-	}
-	if theirs, ok := h["X-Request-Id"]; ok {
-		h["X-Freeagent-Request-Id"] = theirs
-		delete(h, "X-Request-Id")
+	for name, values := range h {
+		if other := nameForClients(name); other != name {
+			delete(h, name)
+			if other != "" {
+				h[other] = values
+			}
+		}
 	}
 }
 

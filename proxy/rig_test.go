@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/limiter"
@@ -94,6 +96,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Limiter:  r.limiter,
 		Outcomes: r.kept,
 		Log:      r.log.logger(),
+		Served:   func(s *proxy.Served) { r.log.logger().Info("request", zap.Inline(s)) },
 	}
 	for _, c := range change {
 		c(&cfg)
