@@ -89,11 +89,7 @@ func (s *sending) receive(resp *http.Response) error {
 		to["Proxy-Status"] = mayHaveActed(resp.StatusCode)
 	}
 	s.x.urls.answer(s.x, resp)
-	for name, values := range resp.Header {
-		if name = nameForClients(name); name != "" {
-			to[name] = values
-		}
-	}
+	passHeaders(to, resp.Header)
 	resp.Header = nil
 	s.rateLimit.tell(to, s.p.config.Limiter, s.x.usage[:0])
 	return nil

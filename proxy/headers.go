@@ -25,19 +25,19 @@ var notForUpstream = map[string]bool{
 	"X-Original-Url": true, "X-Rewrite-Url": true,
 }
 
-// nameForClients is the name under which a header of FreeAgent's travels to the client; empty if it stops here: HSTS would lock
-// clients out of a plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status, X-Request-Id and what is left of the
-// budget are ours to say.
-func nameForClients(name string) string {
+// stopsHere says whether a header of FreeAgent's goes no further: HSTS would lock clients out of a plain-HTTP proxy, cookies are
+// FreeAgent's load balancer's, and Proxy-Status, X-Request-Id and what is left of the budget are ours to say.
+func stopsHere(name string) bool {
 	switch name {
-	case "Strict-Transport-Security", "Set-Cookie", "X-Freeagent-Request-Id", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", replayedHeader,
+	case "Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", requestIDHeader, replayedHeader,
 		policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset":
-		return ""
-	case "X-Request-Id":
-		return "X-Freeagent-Request-Id"
+		return true
 	}
-	return name
+	return false
 }
+
+// FreeAgent's X-Request-Id travels under another name, since the client's has ours.
+const requestIDHeader, theirRequestIDHeader = "X-Request-Id", "X-Freeagent-Request-Id"
 
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
 func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
@@ -67,15 +67,15 @@ func (p *Proxy) userAgent(theirs string) string {
 	}
 }
 
-// cleanResponse leaves in a header what travels to the client.
-func cleanResponse(h http.Header) {
-	for name, values := range h {
-		if other := nameForClients(name); other != name {
-			delete(h, name)
-			if other != "" {
-				h[other] = values
-			}
+// passHeaders gives the client what it gets of FreeAgent's headers.
+func passHeaders(to, from http.Header) {
+	for name, values := range from {
+		if !stopsHere(name) {
+			to[name] = values
 		}
+	}
+	if theirs, ok := from[requestIDHeader]; ok {
+		to[theirRequestIDHeader] = theirs
 	}
 }
 

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/limiter"
@@ -96,7 +94,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Limiter:  r.limiter,
 		Outcomes: r.kept,
 		Log:      r.log.logger(),
-		Served:   func(s *proxy.Served) { r.log.logger().Info("request", zap.Inline(s)) },
+		Served:   r.log.served,
 	}
 	for _, c := range change {
 		c(&cfg)
