@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"freeagent-proxy/limiter"
 )
@@ -49,7 +48,6 @@ type exchange struct {
 	traced    *traced // nil: tracing is off
 	upstream  bool    // the answer is FreeAgent's
 	unread    bool    // the request has a body that was not read to its end
-	line      [1]zap.Field
 	served    Served
 	usage     [4]limiter.Usage
 
@@ -101,7 +99,7 @@ func loggedPath(requestURI string) string {
 	return path
 }
 
-// finish writes the access log's line, whatever happened, and answers a panic of ours.
+// finish tells what became of the request, whatever happened, and answers a panic of ours.
 func (p *Proxy) finish(x *exchange, r *http.Request) {
 	fault := recover()
 	if fault != nil && fault != http.ErrAbortHandler {
@@ -122,8 +120,6 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	}
 	x.took = time.Since(x.began)
 	x.explainAnswer()
-	x.line[0] = zap.Inline(x)
-	p.config.Log.Info("request", x.line[:]...)
 	p.tell(x)
 	p.inFlight.Add(-1)
 	x.traced.end(x)
@@ -137,29 +133,6 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 	*x = exchange{}
 	x.sending.reverse = reverse
 	p.exchanges.Put(x)
-}
-
-// MarshalLogObject is the access log's line.
-func (x *exchange) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	answeredBy := "proxy"
-	if x.upstream {
-		answeredBy = "upstream"
-	}
-	line.AddString("request_id", x.requestID)
-	line.AddString("client", x.client)
-	line.AddString("account", x.account)
-	line.AddString("method", x.method)
-	line.AddString("path", x.path)
-	line.AddInt("status", x.status)
-	line.AddInt64("duration_ms", x.took.Milliseconds())
-	line.AddInt64("waited_ms", x.waited.Milliseconds())
-	line.AddInt("attempts", x.attempts)
-	line.AddString("answered_by", answeredBy)
-	line.AddString("reason", x.reason)
-	if x.traced != nil {
-		line.AddString("trace_id", x.traced.id())
-	}
-	return nil
 }
 
 // extend gives the client another while to take some of the answer; each write does. net/http takes the deadline off the

@@ -202,7 +202,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 	return nil, failed
 }
 
-// withoutTrailer drops a trailer, which would be passed on as it comes, past cleanResponse; FreeAgent sends none. The
+// withoutTrailer drops a trailer, which would be passed on as it comes, past passHeaders; FreeAgent sends none. The
 // transport writes it into its own answer when the body ends, so another one is handed on.
 func withoutTrailer(resp *http.Response) *http.Response {
 	if resp.ContentLength >= 0 {

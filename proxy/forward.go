@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -74,7 +73,7 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 // receive prepares FreeAgent's answer for the client. Its headers are handed over here, as they are: ReverseProxy would
 // copy them, and read the media type to tell a stream of events from others.
 func (s *sending) receive(resp *http.Response) error {
-	cleanResponse(resp.Header)
+	to := s.x.Header()
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		resp.Header["Content-Type"] = nil // else net/http guesses one
 	}
@@ -87,11 +86,10 @@ func (s *sending) receive(resp *http.Response) error {
 	s.x.upstream = true
 	if isGatewayTrouble(resp.StatusCode) && !isRead(s.x.method) {
 		s.x.tally.Doubtful = true
-		resp.Header["Proxy-Status"] = mayHaveActed(resp.StatusCode)
+		to["Proxy-Status"] = mayHaveActed(resp.StatusCode)
 	}
 	s.x.urls.answer(s.x, resp)
-	to := s.x.Header()
-	maps.Copy(to, resp.Header)
+	passHeaders(to, resp.Header)
 	resp.Header = nil
 	s.rateLimit.tell(to, s.p.config.Limiter, s.x.usage[:0])
 	return nil

@@ -25,10 +25,19 @@ var notForUpstream = map[string]bool{
 	"X-Original-Url": true, "X-Rewrite-Url": true,
 }
 
-// notForClients are response headers that stop here: HSTS would lock clients out of a
-// plain-HTTP proxy, cookies are FreeAgent's load balancer's, and Proxy-Status and what is left of the budget are ours to say.
-var notForClients = []string{"Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", replayedHeader,
-	policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset"}
+// stopsHere says whether a header of FreeAgent's goes no further: HSTS would lock clients out of a plain-HTTP proxy, cookies are
+// FreeAgent's load balancer's, and Proxy-Status, X-Request-Id and what is left of the budget are ours to say.
+func stopsHere(name string) bool {
+	switch name {
+	case "Strict-Transport-Security", "Set-Cookie", "Alt-Svc", "Proxy-Status", "Proxy-Authenticate", requestIDHeader, replayedHeader,
+		policyHeader, rateLimitHeader, "Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset":
+		return true
+	}
+	return false
+}
+
+// FreeAgent's X-Request-Id travels under another name, since the client's has ours.
+const requestIDHeader, theirRequestIDHeader = "X-Request-Id", "X-Freeagent-Request-Id"
 
 // cleanRequest makes the headers that travel upstream. Authorization is set for each attempt.
 func (p *Proxy) cleanRequest(h http.Header, rateLimitTest bool) {
@@ -58,14 +67,15 @@ func (p *Proxy) userAgent(theirs string) string {
 	}
 }
 
-// cleanResponse makes the headers that travel to the client, whose X-Request-Id is already set.
-func cleanResponse(h http.Header) {
-	for _, name := range notForClients {
-		delete(h, name)
+// passHeaders gives the client what it gets of FreeAgent's headers.
+func passHeaders(to, from http.Header) {
+	for name, values := range from {
+		if !stopsHere(name) {
+			to[name] = values
+		}
 	}
-	if theirs, ok := h["X-Request-Id"]; ok {
-		h["X-Freeagent-Request-Id"] = theirs
-		delete(h, "X-Request-Id")
+	if theirs, ok := from[requestIDHeader]; ok {
+		to[theirRequestIDHeader] = theirs
 	}
 }
 

@@ -234,8 +234,9 @@ func keptHeader(h http.Header) http.Header {
 	for _, name := range notForKeeping {
 		delete(kept, name)
 	}
-	cleanResponse(kept)
-	return kept
+	passed := make(http.Header, len(kept))
+	passHeaders(passed, kept)
+	return passed
 }
 
 // notKept is the refusal of a client that asks again for an answer of which only the header is kept.

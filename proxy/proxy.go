@@ -54,7 +54,8 @@ type Config struct {
 	OneAtATime []string
 	Turns      Turns
 	Log        *zap.Logger
-	// Served is told of each request when its answer has ended, and must neither wait nor keep what it is given. It may be nil.
+	// Served is told of each request when its answer has ended, to write the access log, to count and to report; it must neither wait
+	// nor keep what it is given. It may be nil.
 	Served func(*Served)
 	// Tracer makes a span of each request and of what takes time in it. nil: none, at no cost.
 	Tracer trace.Tracer

@@ -193,7 +193,7 @@ func TestAccessLog(t *testing.T) {
 // A bug of ours (here a Proxy without Tokens) is a 500 that names the line in the log.
 func TestPanic(t *testing.T) {
 	r, u := withUpstream(t, well)
-	p := proxy.New(proxy.Config{Log: r.log.logger(), Accounts: []proxy.Account{{Name: account}}, Upstream: mustURL(u.url)})
+	p := proxy.New(proxy.Config{Log: r.log.logger(), Served: r.log.served, Accounts: []proxy.Account{{Name: account}}, Upstream: mustURL(u.url)})
 	w := httptest.NewRecorder()
 	request := httptest.NewRequest("GET", "/v2/company", nil)
 	request.Host = "localhost"

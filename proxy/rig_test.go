@@ -94,6 +94,7 @@ func (r *rig) configured(upstream *url.URL, change []func(*proxy.Config)) proxy.
 		Limiter:  r.limiter,
 		Outcomes: r.kept,
 		Log:      r.log.logger(),
+		Served:   r.log.served,
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/http"
 	"time"
+
+	"go.uber.org/zap/zapcore"
 )
 
 // Served is what became of one request, for whoever counts and reports. It holds no secret.
@@ -19,7 +21,31 @@ type Served struct {
 	Upstream  bool   // the answer is FreeAgent's
 	Reason    string // why it was refused, or how the transfer ended; may be empty
 	Attempts  int    // how often it was sent
+	TraceID   string // in hexadecimal digits; empty: tracing is off
 	Tally
+}
+
+// MarshalLogObject is the access log's line.
+func (s *Served) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	answeredBy := "proxy"
+	if s.Upstream {
+		answeredBy = "upstream"
+	}
+	line.AddString("request_id", s.RequestID)
+	line.AddString("client", s.Client)
+	line.AddString("account", s.Account)
+	line.AddString("method", s.Method)
+	line.AddString("path", s.Path)
+	line.AddInt("status", s.Status)
+	line.AddInt64("duration_ms", s.Took.Milliseconds())
+	line.AddInt64("waited_ms", s.Waited.Milliseconds())
+	line.AddInt("attempts", s.Attempts)
+	line.AddString("answered_by", answeredBy)
+	line.AddString("reason", s.Reason)
+	if s.TraceID != "" {
+		line.AddString("trace_id", s.TraceID)
+	}
+	return nil
 }
 
 // Tally is what is counted of a request beside what the access log says.
@@ -63,6 +89,9 @@ func (p *Proxy) tell(x *exchange) {
 		Began: x.began, Took: x.took, Waited: x.waited, RequestID: x.requestID, Client: x.client, Account: x.account,
 		Method: x.method, Path: x.path, Status: x.status, Upstream: x.upstream, Reason: x.reason, Attempts: x.attempts,
 		Tally: x.tally,
+	}
+	if x.traced != nil {
+		x.served.TraceID = x.traced.id()
 	}
 	p.config.Served(&x.served)
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"freeagent-proxy/proxy"
 	"freeagent-proxy/tokens"
 )
 
@@ -129,6 +130,9 @@ func (l *logBuffer) logger() *zap.Logger {
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	return zap.New(zapcore.NewCore(encoder, l, zapcore.DebugLevel))
 }
+
+// served is the access log.
+func (l *logBuffer) served(s *proxy.Served) { l.logger().Info("request", zap.Inline(s)) }
 
 func (l *logBuffer) String() string {
 	l.mu.Lock()

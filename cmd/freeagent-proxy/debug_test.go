@@ -211,8 +211,8 @@ func (d *debugged) matrix() (seen map[int]bool) {
 // What a package tells the global logger is a line at level debug, without what it quotes.
 func TestStdLogIsNotQuoted(t *testing.T) {
 	var out bytes.Buffer
-	log, _, flush := newLogger(&out, LogConfig{Level: "debug", Format: "json"})
-	restore := redirectStdLog(log)
+	log, flush := newLogger(&out, LogConfig{Level: "debug", Format: "json"})
+	restore := redirectStdLog(log.Logger)
 	stdlog.Printf("Unsolicited response received on idle HTTP channel starting with %q; err=%v", "HTTP/1.1 200 OK\r\n\r\n"+mark, nil)
 	restore()
 	flush()

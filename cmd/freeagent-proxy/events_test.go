@@ -20,8 +20,8 @@ func TestTroublesAreToldOnce(t *testing.T) {
 		{"debug", "warn debug debug error debug info warn warn debug error debug info warn info error debug info"},
 	} {
 		var out bytes.Buffer
-		log, _, flush := newLogger(&out, LogConfig{Level: test.level, Format: "json"})
-		observe := observeTokens(logbook{log, newCounts(Config{Accounts: map[string]AccountConfig{"acme": {}}})})
+		log, flush := newLogger(&out, LogConfig{Level: test.level, Format: "json"})
+		observe := observeTokens(logbook{log.Logger, newCounts(Config{Accounts: map[string]AccountConfig{"acme": {}}})})
 		tell := func(kind tokens.EventKind, err error) { observe(tokens.Event{Account: "acme", Kind: kind, Err: err}) }
 		away := func(port int) error {
 			return &tokens.TroubleError{Err: fmt.Errorf("read tcp 127.0.0.1:%d: reset", port)}

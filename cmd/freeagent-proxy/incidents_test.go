@@ -97,9 +97,9 @@ func TestIncidentsSurviveFloods(t *testing.T) {
 func TestIncidentsOfTheLog(t *testing.T) {
 	t.Parallel()
 	var n incidents
-	log, _, flush := newLogger(io.Discard, LogConfig{Level: "error", Format: "json"})
+	whole, flush := newLogger(io.Discard, LogConfig{Level: "error", Format: "json"})
 	defer flush()
-	log = n.keep(log).With(zap.String("account", account))
+	log := n.keep(whole.Logger).With(zap.String("account", account))
 	log.Info("not this")
 	log.Warn("no new token for now", zap.Error(errors.New("one\ntwo")), zap.String("token", mark), zap.Any("stack", mark), zap.Time("next_try", time.Now()))
 	log.Warn("FreeAgent answered 429", zap.String("budget", "api/acme"), zap.Duration("pause", time.Second))

@@ -14,25 +14,36 @@ import (
 // still a log that a person can follow.
 const logFlush = 100 * time.Millisecond
 
-// newLogger writes to w until close is called. Warnings and errors are written at once. level may be changed meanwhile.
-func newLogger(w io.Writer, cfg LogConfig) (log *zap.Logger, level zap.AtomicLevel, close func()) {
-	level = zap.NewAtomicLevelAt(cfg.level())
+// logging is the program's log.
+type logging struct {
+	*zap.Logger
+	level  zap.AtomicLevel // may be changed at any time
+	access *accessLog
+}
+
+// newLogger writes to w until close is called. Warnings and errors are written at once.
+func newLogger(w io.Writer, cfg LogConfig) (log logging, close func()) {
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.TimeKey = "time"
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	var encoder zapcore.Encoder = lineEncoder{zapcore.NewJSONEncoder(encoding)}
+	encoder := zapcore.NewJSONEncoder(encoding)
 	if cfg.Format == "console" {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
 	unsynced := struct{ io.Writer }{w} // standard error is seldom a file, and a pipe's fsync fails
 	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(unsynced), FlushInterval: logFlush}
-	core := zapcore.RegisterHooks(zapcore.NewCore(encoder, buffered, level), func(e zapcore.Entry) error {
+	log.level = zap.NewAtomicLevelAt(cfg.level())
+	log.Logger = zap.New(zapcore.RegisterHooks(zapcore.NewCore(encoder, buffered, log.level), func(e zapcore.Entry) error {
 		if e.Level >= zapcore.WarnLevel {
 			return buffered.Sync()
 		}
 		return nil
-	})
-	return zap.New(core), level, func() { _ = buffered.Stop() }
+	}))
+	log.access = &accessLog{level: log.level, to: buffered}
+	if cfg.Format == "console" {
+		log.access.other = log.Logger
+	}
+	return log, func() { _ = buffered.Stop() }
 }
 
 // redirectStdLog makes lines at level debug of what packages tell the global logger, until restore is called: net/http's transport does so

@@ -2,40 +2,47 @@ package main
 
 import (
 	"encoding/json"
+	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
+
+	"freeagent-proxy/proxy"
 )
 
-// lineEncoder writes an entry whose only field is an object of texts and numbers, which the access log's lines are, in a third of
-// the time that zap's own encoder takes. What it writes is the same. All else it leaves to that one.
-type lineEncoder struct{ zapcore.Encoder }
-
-// Clone is what zap makes before it adds fields of a logger's own; those are not for us.
-func (e lineEncoder) Clone() zapcore.Encoder { return e.Encoder.Clone() }
-
-// EncodeEntry writes one line.
-func (e lineEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
-	if len(fields) != 1 || fields[0].Type != zapcore.InlineMarshalerType || entry.LoggerName != "" || entry.Caller.Defined || entry.Stack != "" {
-		return e.Encoder.EncodeEntry(entry, fields)
-	}
-	line := &jsonLine{text: lineBuffers.Get()}
-	line.text.AppendString(`{"level":"`)
-	line.text.AppendString(entry.Level.String())
-	line.text.AppendString(`","time":"`)
-	line.text.AppendTime(entry.Time, time.RFC3339Nano)
-	line.text.AppendByte('"')
-	line.AddString("msg", entry.Message)
-	if err := fields[0].Interface.(zapcore.ObjectMarshaler).MarshalLogObject(line); err != nil {
-		line.text.Free()
-		return e.Encoder.EncodeEntry(entry, fields)
-	}
-	line.text.AppendString("}\n")
-	return line.text, nil
+// accessLog writes a line for each request: what zap would write, in a fraction of its time.
+type accessLog struct {
+	level zap.AtomicLevel
+	to    zapcore.WriteSyncer
+	other *zap.Logger // by which lines are written that are no JSON; nil: they are
 }
 
-var lineBuffers = buffer.NewPool()
+// write writes the line of one request. A nil accessLog writes none.
+func (a *accessLog) write(s *proxy.Served) {
+	switch {
+	case a == nil || !a.level.Enabled(zap.InfoLevel):
+		return
+	case a.other != nil:
+		a.other.Info("request", zap.Inline(s))
+		return
+	}
+	line := jsonLines.Get().(*jsonLine)
+	line.text.AppendString(`{"level":"info","time":"`)
+	line.text.AppendTime(s.Began.Add(s.Took), time.RFC3339Nano)
+	line.text.AppendString(`","msg":"request"`)
+	_ = s.MarshalLogObject(line)
+	line.text.AppendString("}\n")
+	_, _ = a.to.Write(line.text.Bytes()) // there is nobody to tell
+	line.text.Reset()
+	jsonLines.Put(line)
+}
+
+var (
+	lineBuffers = buffer.NewPool()
+	jsonLines   = sync.Pool{New: func() any { return &jsonLine{text: lineBuffers.Get()} }}
+)
 
 // jsonLine is a JSON object that is being written. It has what the access log needs of an ObjectEncoder, and no more: another type
 // of field fails with the first request of any test.

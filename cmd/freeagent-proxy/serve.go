@@ -51,18 +51,19 @@ func (c *command) serve(ctx context.Context) error {
 	if c.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	log, level, flush := newLogger(c.stderr, cfg.Log)
+	log, flush := newLogger(c.stderr, cfg.Log)
 	defer flush()
-	defer redirectStdLog(log)()
+	defer redirectStdLog(log.Logger)()
 	log.Info("starting", zap.String("version", version), zap.Stringer("upstream", cfg.Upstream.BaseURL),
 		zap.String("store", cfg.Store.name()), zap.Int("accounts", len(cfg.Accounts)))
-	s, err := newServer(ctx, cfg, log)
+	s, err := newServer(ctx, cfg, log.Logger)
 	if err != nil {
 		stopHangUps()
 		return err
 	}
-	s.notify = newNotifier(c.getenv, log)
-	r := &reloader{server: s, load: load, level: level}
+	s.access = log.access
+	s.notify = newNotifier(c.getenv, log.Logger)
+	r := &reloader{server: s, load: load, level: log.level}
 	var reloading sync.WaitGroup
 	reloading.Go(func() { r.run(hangUps) })
 	defer reloading.Wait()
@@ -100,6 +101,7 @@ type server struct {
 	http    []*http.Server
 	listen  []net.Listener // one for each of http
 	httpLog *stdlog.Logger
+	access  *accessLog                   // nil: there is none
 	admin   net.Addr                     // of the operator's listener
 	page    atomic.Pointer[http.Handler] // what it shows
 	exposed http.Handler                 // /metrics
@@ -299,6 +301,7 @@ func (s *server) proxyConfig() proxy.Config {
 
 // served tells all who count or report what became of a request. It is called for each of them: nothing may wait, or allocate.
 func (s *server) served(r *proxy.Served) {
+	s.access.write(r)
 	s.incidents.served(r)
 	s.log.counts.request(r)
 }
