@@ -22,6 +22,7 @@ type gate struct {
 	log    *zap.Logger
 	warned time.Time     // used by Accept alone
 	slack  time.Duration // of write deadlines
+	full   string        // what the log says at the bound
 
 	connected atomic.Int64 // open connections
 }
@@ -65,7 +66,8 @@ func (c Config) listeners() int {
 // bounded puts a gate before the server's connections.
 func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
 	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger,
-		slack: s.config().Upstream.Timeout / 8}
+		slack: s.config().Upstream.Timeout / 8,
+		full:  "as many connections are open as may be; more wait until some end. Raise max_connections, or look for programs that do not close theirs"}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			g.connected.Add(-1)
@@ -97,8 +99,7 @@ func (g *gate) enter() error {
 	}
 	if time.Since(g.warned) > time.Minute {
 		g.warned = time.Now()
-		g.log.Warn("as many connections are open as may be; more wait until some end. Raise max_connections, or look for programs that do not close theirs",
-			zap.String("listen", g.Addr().String()), zap.Int("open", cap(g.open)))
+		g.log.Warn(g.full, zap.String("listen", g.Addr().String()), zap.Int("open", cap(g.open)))
 	}
 	g.server.SetKeepAlivesEnabled(false)
 	defer g.server.SetKeepAlivesEnabled(true)
