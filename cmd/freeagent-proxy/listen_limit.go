@@ -30,6 +30,11 @@ type gate struct {
 // defaultConnections is how many connections each listener may have if nothing else is configured.
 const defaultConnections = 10_000
 
+// unsent is what the system may hold of an answer for a client that has not taken it yet, in bytes; some systems double it. A write goes
+// on when about a third of it is free again, and to get there is all that a slow client has to do within a write's deadline: a third of
+// the megabytes to which Linux lets it grow would take a client of 15 KB/s longer than upstream.timeout, though it never stopped.
+const unsent = 128 << 10
+
 // maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
 func (s *server) maxConnections() int {
@@ -88,6 +93,9 @@ func (g *gate) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	g.connected.Add(1)
+	if sized, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = sized.SetWriteBuffer(unsent) // else it is as large as the system has it
+	}
 	return &lazyConn{Conn: conn, slack: g.slack}, nil
 }
 
