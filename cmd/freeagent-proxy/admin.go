@@ -51,7 +51,7 @@ func (s *server) renewPage() {
 
 // samePage says whether the operator's page stays as it is.
 func samePage(a, b Config) bool {
-	return a.Admin.Password == b.Admin.Password && urlText(a.Admin.PublicURL) == urlText(b.Admin.PublicURL) && slices.Equal(a.hosts(), b.hosts())
+	return a.Admin.Password.Reveal() == b.Admin.Password.Reveal() && urlText(a.Admin.PublicURL) == urlText(b.Admin.PublicURL) && slices.Equal(a.hosts(), b.hosts())
 }
 
 func urlText(u *url.URL) string {
