@@ -64,11 +64,26 @@ const (
 
 // addOperator makes the server of the operator's listener.
 func (s *server) addOperator(listener net.Listener) {
-	server := s.newHTTP(s.adminHandler())
+	server := s.newHTTP(bodiless(s.adminHandler()))
 	server.ReadTimeout, server.WriteTimeout = operatorPatience, operatorPatience
 	gate := s.bounded(listener, server, min(operatorConnections, max(1, s.config().fitting()/2)))
 	gate.full = "as many connections are open at admin.listen as may be; more wait until some end. See who holds them, and let only those reach it who must"
 	s.add(gate, server)
+}
+
+// bodyLinger is how long the body of a request to the operator's listener may take to come.
+const bodyLinger = 5 * time.Second
+
+// bodiless answers requests that have a body, which nobody reads here, without waiting for it: net/http would, and shutting down
+// would wait for net/http.
+func bodiless(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyLinger))
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // bindPrograms opens what programs connect to.

@@ -34,7 +34,7 @@ func TestOperatorsConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 120 {
-		dial(t, addresses[len(addresses)-1]).send(lines("POST / HTTP/1.1", "Host: localhost", "Content-Length: 9"))
+		dial(t, addresses[len(addresses)-1]).send("GET / HTTP/1.1\r\nHost: localhost\r\n")
 	}
 	if _, err := p.await(&p.stderr, "as many connections are open at admin.listen as may be"); err != nil {
 		t.Fatal(err)
@@ -50,6 +50,24 @@ func TestOperatorsConnectionsAreBounded(t *testing.T) {
 	}
 	if strings.Contains(p.stderr.String(), "too many open files") {
 		t.Error("there are no files left")
+	}
+}
+
+// A request whose body never comes is answered, and holds nobody up who wants to stop the proxy.
+func TestOperatorsBodiesAreNotAwaited(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, noLimits)
+	p, _ := w.serve()
+	address := strings.TrimPrefix(operatorURL(t, p), "http://")
+	for _, framing := range []string{"Content-Length: 9", "Transfer-Encoding: chunked"} {
+		began := time.Now()
+		resp, _ := dial(t, address).send(lines("POST / HTTP/1.1", "Host: localhost", framing)).answer(http.MethodPost)
+		if took := time.Since(began); resp.StatusCode != http.StatusMethodNotAllowed || !resp.Close || took > 3*bodyLinger {
+			t.Errorf("%s: got %s after %s", framing, resp.Status, took)
+		}
+	}
+	if code, err := p.stop(os.Interrupt); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v", code, err)
 	}
 }
 
