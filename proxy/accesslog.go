@@ -148,8 +148,9 @@ func (x *exchange) extend() {
 	}
 }
 
-// WriteHeader notes the status.
+// WriteHeader notes the status. What came by now is of an earlier attempt, maybe long ago.
 func (x *exchange) WriteHeader(status int) {
+	x.came = time.Time{}
 	x.extend()
 	if x.status == 0 {
 		x.status = status

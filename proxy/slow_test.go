@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"freeagent-proxy/limiter"
 )
 
 // FreeAgent's silence has an end. A read is not sent again after it: its client has waited long enough.
@@ -133,6 +135,24 @@ func TestSlowRenewalIsNotCut(t *testing.T) {
 		return q.write(reply(401, "no"))
 	}, timeout(500*time.Millisecond))
 	r.do("POST", "/v2/invoices", "{}").passed(t, 200, fine)
+	equal(t, "upstream", len(u.all()), 3)
+}
+
+// However long a replay waits for its turn, the client has all its time to take the answer: also one without a body, which nothing
+// but its header is written of.
+func TestAnswerAfterLongWait(t *testing.T) {
+	t.Parallel()
+	r, u := withUpstream(t, func(q *received) bool {
+		q.read()
+		switch {
+		case q.target == "/v2/token_endpoint":
+			return q.write(renewed)
+		case q.header.Get("Authorization") == "Bearer next":
+			return q.write(text("HTTP/1.1 204 No Content"))
+		}
+		return q.write(reply(401, "no"))
+	}, timeout(300*time.Millisecond), api(limiter.Window{Requests: 1, Per: time.Second}))
+	equal(t, "status", r.dial().send(r.request("DELETE", "/v2/invoices/1", "")).answer("DELETE").status, 204)
 	equal(t, "upstream", len(u.all()), 3)
 }
 

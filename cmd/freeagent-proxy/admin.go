@@ -51,7 +51,7 @@ func (s *server) renewPage() {
 
 // samePage says whether the operator's page stays as it is.
 func samePage(a, b Config) bool {
-	return a.Admin.Password == b.Admin.Password && urlText(a.Admin.PublicURL) == urlText(b.Admin.PublicURL) && slices.Equal(a.hosts(), b.hosts())
+	return a.Admin.Password.Reveal() == b.Admin.Password.Reveal() && urlText(a.Admin.PublicURL) == urlText(b.Admin.PublicURL) && slices.Equal(a.hosts(), b.hosts())
 }
 
 func urlText(u *url.URL) string {
@@ -89,7 +89,7 @@ func (s *server) notReady() string {
 		if _, ok := s.tokens.TokenNow(name); ok && s.tokens.Status(name).Usable {
 			return ""
 		}
-		go s.warm(name)
+		s.warm(name)
 		if reason == "" {
 			reason = fmt.Sprintf("account %s: %s", name, cmp.Or(s.tokens.Status(name).Reason, "getting an access token"))
 		}
@@ -97,9 +97,16 @@ func (s *server) notReady() string {
 	return reason
 }
 
-// warm gets an account a token if it can have one. The manager sees to it that many calls cost one refresh.
+// warm gets an account a token, behind the caller's back, if it can have one. The manager sees to it that many calls cost one
+// refresh; but each would wait for it, and anybody may probe, as often as he likes.
 func (s *server) warm(account string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_, _ = s.tokens.Token(ctx, account)
+	if _, busy := s.warming.LoadOrStore(account, true); busy {
+		return
+	}
+	go func() {
+		defer s.warming.Delete(account)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, _ = s.tokens.Token(ctx, account)
+	}()
 }

@@ -38,7 +38,7 @@ func (s *server) bind() error {
 		return fmt.Errorf("listen on %s: %w; change admin.listen, or stop what uses it", s.config().Admin.Listen, err)
 	}
 	s.admin = admin.Addr()
-	s.add(admin, s.newHTTP(s.adminHandler()))
+	s.addOperator(admin)
 	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
 	if s.config().Store.Redis.given() {
 		return nil // other processes use it beside us
@@ -53,6 +53,37 @@ func (s *server) bind() error {
 	}
 	s.add(control, s.newHTTP(controlHandler(writer{s.tokens, s.store}, addresses{admin.Addr().String()}, s.proxy.ForOperator())))
 	return nil
+}
+
+// The operator's listener may be reached by who means no good, and has none of the programs' own bounds: nothing that it serves
+// takes longer than a code that is exchanged, and its connections must not use up the open files that programs need.
+const (
+	operatorPatience    = 90 * time.Second // which is bounded by a minute
+	operatorConnections = 1000
+)
+
+// addOperator makes the server of the operator's listener.
+func (s *server) addOperator(listener net.Listener) {
+	server := s.newHTTP(bodiless(s.adminHandler()))
+	server.ReadTimeout, server.WriteTimeout = operatorPatience, operatorPatience
+	gate := s.bounded(listener, server, min(operatorConnections, max(1, s.config().fitting()/2)))
+	gate.full = "as many connections are open at admin.listen as may be; more wait until some end. See who holds them, and let only those reach it who must"
+	s.add(gate, server)
+}
+
+// bodyLinger is how long the body of a request to the operator's listener may take to come.
+const bodyLinger = 5 * time.Second
+
+// bodiless answers requests that have a body, which nobody reads here, without waiting for it: net/http would, and shutting down
+// would wait for net/http.
+func bodiless(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyLinger))
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // bindPrograms opens what programs connect to.

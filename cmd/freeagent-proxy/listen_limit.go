@@ -22,12 +22,18 @@ type gate struct {
 	log    *zap.Logger
 	warned time.Time     // used by Accept alone
 	slack  time.Duration // of write deadlines
+	full   string        // what the log says at the bound
 
 	connected atomic.Int64 // open connections
 }
 
 // defaultConnections is how many connections each listener may have if nothing else is configured.
 const defaultConnections = 10_000
+
+// unsent is what the system may hold of an answer for a client that has not taken it yet, in bytes; some systems double it. A write goes
+// on when about a third of it is free again, and to get there is all that a slow client has to do within a write's deadline: a third of
+// the megabytes to which Linux lets it grow would take a client of 15 KB/s longer than upstream.timeout, though it never stopped.
+const unsent = 128 << 10
 
 // maxConnections is how many connections each listener may have: what is configured, and no more than fit into half of
 // the limit of open files. The other half is for connections to FreeAgent, bodies on disk and the stores.
@@ -65,7 +71,8 @@ func (c Config) listeners() int {
 // bounded puts a gate before the server's connections.
 func (s *server) bounded(listener net.Listener, server *http.Server, most int) *gate {
 	g := &gate{Listener: listener, server: server, open: make(chan struct{}, most), closed: make(chan struct{}), log: s.log.Logger,
-		slack: s.config().Upstream.Timeout / 8}
+		slack: s.config().Upstream.Timeout / 8,
+		full:  "as many connections are open as may be; more wait until some end. Raise max_connections, or look for programs that do not close theirs"}
 	server.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			g.connected.Add(-1)
@@ -86,6 +93,9 @@ func (g *gate) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	g.connected.Add(1)
+	if sized, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = sized.SetWriteBuffer(unsent) // else it is as large as the system has it
+	}
 	return &lazyConn{Conn: conn, slack: g.slack}, nil
 }
 
@@ -97,8 +107,7 @@ func (g *gate) enter() error {
 	}
 	if time.Since(g.warned) > time.Minute {
 		g.warned = time.Now()
-		g.log.Warn("as many connections are open as may be; more wait until some end. Raise max_connections, or look for programs that do not close theirs",
-			zap.String("listen", g.Addr().String()), zap.Int("open", cap(g.open)))
+		g.log.Warn(g.full, zap.String("listen", g.Addr().String()), zap.Int("open", cap(g.open)))
 	}
 	g.server.SetKeepAlivesEnabled(false)
 	defer g.server.SetKeepAlivesEnabled(true)

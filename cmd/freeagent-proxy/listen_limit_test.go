@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -143,6 +144,24 @@ func TestSlowAndLarge(t *testing.T) {
 	eventually(t, "FreeAgent's answer was cut off", func() bool { return w.sim.Stats().InFlight == 0 && len(w.arrivals()) == 1 })
 	if n, _ := io.Copy(io.Discard, lazy.in); n >= 1<<30 {
 		t.Error("all of the answer came")
+	}
+}
+
+// Who takes an answer slowly, but never stops, is not cut off, however much of it the system would hold.
+func TestSlowAndSteady(t *testing.T) {
+	t.Parallel()
+	w, p, address := newCrowded(t, 100)
+	slow := dial(t, address)
+	_ = slow.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	slow.send(lines("GET /v2/_sim_stream?bytes=1073741824 HTTP/1.1", "Host: localhost"))
+	began := time.Now()
+	for piece := make([]byte, 8<<10); time.Since(began) < 4*time.Second; time.Sleep(20 * time.Millisecond) {
+		if _, err := io.ReadFull(slow.Conn, piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.sim.Stats().InFlight != 1 || strings.Contains(p.stderr.String(), "_sim_stream") {
+		t.Errorf("it was cut off: %s", &p.stderr)
 	}
 }
 

@@ -61,6 +61,56 @@ accounts: {%s}
 	r.gets(http.StatusOK, "/accounts/acme/v2/company") // its grant is still there
 }
 
+// A reload that leaves the page as it is leaves its users where they are: who guesses passwords is not forgotten, and who approves at
+// FreeAgent comes back to a proxy that waits for him.
+func TestReloadLeavesThePage(t *testing.T) {
+	t.Parallel()
+	const password = mark + "-password"
+	w := newSimulated(t, approving(), "")
+	w.configure(w.simURL, reloadable+noLimits)
+	path := filepath.Join(w.folder, "config.yaml")
+	write(t, path, strings.Replace(readText(t, path), "admin: {", "admin: {password_env: PASSWORD, ", 1))
+	w.env = append(w.env, "PASSWORD="+password)
+	r := &reloaded{world: w, client: w.client(false)}
+	r.proxy, r.url = w.serve()
+	page := operatorURL(t, r.proxy)
+	as := func(password string) string { return strings.Replace(page, "http://", "http://x:"+password+"@", 1) }
+	someone, callback := newPerson(t), ""
+	someone.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+		if strings.HasSuffix(req.URL.Path, "/callback") {
+			callback = as(password) + req.URL.RequestURI()
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	req, err := http.NewRequest(http.MethodPost, as(password)+"/accounts/"+account+"/connect", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", page)
+	resp, err := someone.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	guess := func() (status int) {
+		status, _ = call(t, r.client, http.MethodGet, as("wrong"))
+		return status
+	}
+	for guess() != http.StatusTooManyRequests {
+	}
+	r.says(`"changed":"nothing"`)
+	if status := guess(); status != http.StatusTooManyRequests {
+		t.Errorf("a guess after a reload gets %d, want 429", status)
+	}
+	someone.CheckRedirect = nil
+	if resp, err = someone.Get(callback); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	r.gets(http.StatusOK, "/v2/company")
+}
+
 // A request of an account that is taken out while it waits for a token gets the token that is on its way; where none is, it is told
 // that the account is no more.
 func TestReloadWhileRefreshing(t *testing.T) {

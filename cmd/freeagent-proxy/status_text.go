@@ -30,6 +30,10 @@ func statusText(s *admin.Status) []byte {
 	return trailing.ReplaceAll(t.out.Bytes(), nil)
 }
 
+// maxName is the longest name of an account, of a client and of a company's subdomain. What answers on admin.listen may be another program
+// than ours, so they are no more to be trusted than the rest.
+const maxName = 63
+
 // trailing is the white space that a table's empty cells leave.
 var trailing = regexp.MustCompile(`(?m)[ \t]+$`)
 
@@ -66,7 +70,7 @@ var storeStates = map[string]string{
 }
 
 func storeText(s admin.Store) string {
-	text := s.Kind + ", " + cmp.Or(storeStates[s.State], oneLine(s.State, 40))
+	text := oneLine(s.Kind, 40) + ", " + cmp.Or(storeStates[s.State], oneLine(s.State, 40))
 	if s.Replicas > 0 && s.Up {
 		text += ", " + several(s.Replicas, "replica")
 	}
@@ -89,7 +93,7 @@ func fewerBecause(s admin.Store) string {
 }
 
 func (t *statusWriter) account(a *admin.Account) {
-	title := "account " + a.Name
+	title := "account " + oneLine(a.Name, maxName)
 	if a.Company != "" {
 		title += " (" + oneLine(a.Company, maxCompanyName) + ")"
 	}
@@ -104,14 +108,14 @@ func (t *statusWriter) account(a *admin.Account) {
 }
 
 func stateText(a *admin.Account) string {
-	reason := oneLine(a.Reason, maxReason)
+	reason, authorize := oneLine(a.Reason, maxReason), "run `freeagent-proxy authorize --account "+oneLine(a.Name, maxName)+"`"
 	switch a.State {
 	case "ok":
 		return "fine"
 	case "reauthorise":
-		return "MUST BE AUTHORISED AGAIN: " + reason + "; run `freeagent-proxy authorize --account " + a.Name + "`, or correct the app's client id and secret"
+		return "MUST BE AUTHORISED AGAIN: " + reason + "; " + authorize + ", or correct the app's client id and secret"
 	case "unauthorised":
-		return "NOT AUTHORISED; run `freeagent-proxy authorize --account " + a.Name + "`"
+		return "NOT AUTHORISED; " + authorize
 	default:
 		return "IN TROUBLE: " + reason
 	}
@@ -176,7 +180,7 @@ func (t *statusWriter) held(b *admin.Budget) (texts []string) {
 	return texts
 }
 
-func windowName(w admin.Window) string { return grouped(w.Requests) + " in " + w.Per }
+func windowName(w admin.Window) string { return grouped(w.Requests) + " in " + oneLine(w.Per, 20) }
 
 // usedText says who used a window, whoever used most first.
 func usedText(w admin.Window) string {
@@ -189,7 +193,7 @@ func usedText(w admin.Window) string {
 			used = append(used, fmt.Sprintf("and %d more", len(names)-i))
 			break
 		}
-		used = append(used, oneLine(name, 63)+" "+grouped(w.UsedBy[name]))
+		used = append(used, oneLine(name, maxName)+" "+grouped(w.UsedBy[name]))
 	}
 	if used == nil {
 		return ""
@@ -204,7 +208,7 @@ func (t *statusWriter) companies(all []admin.Company) {
 	t.line("  companies in use (the %d busiest)", maxCompanies)
 	table := tabwriter.NewWriter(&t.out, 0, 0, 2, ' ', 0)
 	for _, c := range all {
-		fmt.Fprintf(table, "    %s", oneLine(c.Subdomain, 63))
+		fmt.Fprintf(table, "    %s", oneLine(c.Subdomain, maxName))
 		for _, w := range c.Windows {
 			fmt.Fprintf(table, "\t%s %s of %s", bar(w.Remaining, w.Requests), grouped(w.Remaining), windowName(w))
 		}

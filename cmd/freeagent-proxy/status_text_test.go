@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"freeagent-proxy/internal/admin"
 )
@@ -150,5 +151,33 @@ recent trouble at this process, the newest first
 ` + strings.Repeat("  0s ago: older\n", shownIncidents-2) + "  and 2 more; status --json has them\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Whatever answers on admin.listen moves no cursor of the operator's terminal, and adds no line.
+func TestStatusTextIsPlain(t *testing.T) {
+	t.Parallel()
+	say := func(text string) (all []string) {
+		now := time.Now()
+		window := admin.Window{Requests: 2, Per: text, Allowed: 1, UsedBy: map[string]int{text: 1}}
+		budget := admin.Budget{Windows: []admin.Window{window}, Queue: 1}
+		for _, state := range []string{"reauthorise", "unauthorised", text} {
+			all = append(all, string(statusText(&admin.Status{
+				Version: text, Now: now, StartedAt: now, Reason: text, Store: admin.Store{Kind: text, State: state}, Egress: &budget,
+				Accounts: []admin.Account{{Name: text, App: text, Company: text, State: state, Reason: text, Budget: budget,
+					LastRefresh: &admin.LastRefresh{At: now, Outcome: text}, Companies: []admin.Company{{Subdomain: text, Budget: budget}}}},
+				Incidents: []admin.Incident{{At: now, RequestID: text, Client: text, Account: text, Method: text, Path: text, Status: 1, Reason: text}},
+			})))
+		}
+		return all
+	}
+	plain, hostile := say("x"), say("x\x1b[2J\r\n\t\u009b2J\x7f\u202ex")
+	for i, text := range hostile {
+		if got, want := strings.Count(text, "\n"), strings.Count(plain[i], "\n"); got != want {
+			t.Errorf("%d lines, want %d: %q", got, want, text)
+		}
+		if odd := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); odd >= 0 {
+			t.Errorf("%q in %q", text[odd:odd+1], text)
+		}
 	}
 }
