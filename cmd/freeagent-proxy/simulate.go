@@ -25,8 +25,8 @@ it here, or while it runs by POST /_sim/config. GET /_sim/ lists what else can b
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.simulate(cmd.Context(), listen, switches) },
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8090", "where to listen")
-	cmd.Flags().StringVar(&switches, "switches", "{}", "switches as a JSON object, named as in POST /_sim/config")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8090", "`ADDRESS` to listen on")
+	cmd.Flags().StringVar(&switches, "switches", "{}", "switches as a `JSON` object, named as in POST /_sim/config")
 	return cmd
 }
 
