@@ -51,7 +51,8 @@ func (c *command) simulate(ctx context.Context, listen, switches string) error {
 	fmt.Fprintf(c.stdout, `FreeAgent is simulated at
 %s
 What can be done with it: curl %[1]s/_sim/
-To use it: FREEAGENT_BASE_URL=%[1]s FREEAGENT_CLIENT_ID=any FREEAGENT_CLIENT_SECRET=any freeagent-proxy authorize
+To use it, run this, open http://127.0.0.1:8081/ in a browser, and press Connect:
+FREEAGENT_BASE_URL=%[1]s FREEAGENT_CLIENT_ID=any FREEAGENT_CLIENT_SECRET=any freeagent-proxy serve
 `, running.URL())
 	<-ctx.Done()
 	return running.Close()

@@ -109,9 +109,9 @@ func stateText(a *admin.Account) string {
 	case "ok":
 		return "fine"
 	case "reauthorise":
-		return "MUST BE AUTHORISED AGAIN: " + reason + "; run `freeagent-proxy authorize --account " + a.Name + "`, or correct the app's client id and secret"
+		return "MUST BE AUTHORISED AGAIN: " + reason + "; press Reconnect on the admin page or run `freeagent-proxy authorize --account " + a.Name + "`, or correct the app's client id and secret"
 	case "unauthorised":
-		return "NOT AUTHORISED; run `freeagent-proxy authorize --account " + a.Name + "`"
+		return "NOT AUTHORISED; press Connect on the admin page or run `freeagent-proxy authorize --account " + a.Name + "`"
 	default:
 		return "IN TROUBLE: " + reason
 	}

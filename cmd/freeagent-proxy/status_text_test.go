@@ -134,7 +134,7 @@ account acme (Acme [2J Ltd), the default
                  1,200 requests waiting here
 
 account dead
-  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: status 401; run ` + "`freeagent-proxy authorize --account dead`" + `, or correct the app's client id and secret
+  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: status 401; press Reconnect on the admin page or run ` + "`freeagent-proxy authorize --account dead`" + `, or correct the app's client id and secret
   access token   good for another 59s
   refresh token  ENDED on 3 June 2026
   120 in 1m      [..........] 0 left
