@@ -16,7 +16,7 @@ func (c *command) statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := c.configFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Ask the running proxy how it stands: accounts, tokens, budgets and who spent them, queue, store, what failed of late",
+		Short: "Ask the running proxy how it stands: accounts, limits, store, recent trouble",
 		Long: `Asks the running proxy at admin.listen, with the admin password if one is configured, and prints how it
 stands. Queue and recent trouble are that one process's own; all else holds for all that share its store.
 
