@@ -74,14 +74,17 @@ func TestFirstStartInBrowser(t *testing.T) {
 	browsertest.Await(t, ctx, `location.href === "`+page+`/"`)
 	browsertest.Await(t, ctx, `document.querySelector("[data-key=acme] .badge").innerText === "Connected"`)
 	browsertest.Await(t, ctx, `document.querySelector("[data-key=ready]").innerText === "Ready"`)
-	browsertest.Await(t, ctx, `document.body.innerText.includes("120 of 120 left")`)
+	// One request has been the proxy's own, for the company's name.
+	browsertest.Await(t, ctx, `document.querySelector("[data-key=acme]").innerText.includes("Owner Ltd")`)
+	browsertest.Await(t, ctx, `document.body.innerText.includes("119 of 120 left") && document.body.innerText.includes("3,599 of 3,600 left")`)
+	browsertest.Await(t, ctx, `/freeagent-proxy\s+1\s+1/.test(document.querySelector("[data-key=acme] .spent").innerText)`)
 	pictures(t, ctx, "2-connected")
 
 	browsertest.Evaluate[bool](t, ctx, `window.notLoadedAgain = true`)
 	if status, body := call(t, w.client(false), http.MethodGet, url+"/v2/company", "User-Agent: curl/8.14.1"); status != http.StatusOK {
 		t.Fatalf("got %d %s", status, body)
 	}
-	browsertest.Await(t, ctx, `document.body.innerText.includes("119 of 120 left") && document.body.innerText.includes("3,599 of 3,600 left")`)
+	browsertest.Await(t, ctx, `document.body.innerText.includes("118 of 120 left") && document.body.innerText.includes("3,598 of 3,600 left")`)
 	browsertest.Await(t, ctx, `/anonymous\s+1\s+1/.test(document.querySelector("[data-key=acme] .spent").innerText)`)
 	if !browsertest.Evaluate[bool](t, ctx, `window.notLoadedAgain === true`) {
 		t.Error("the page was loaded again")
