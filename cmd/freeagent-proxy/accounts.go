@@ -30,7 +30,7 @@ not; a running one knows at once.`,
 			return usageError{errors.New("name what to do: accounts list, show NAME, import NAME, copy or remove NAME")}
 		},
 	}
-	accounts.PersistentFlags().StringVar(&c.configPath, "config", "", "configuration `FILE`")
+	accounts.PersistentFlags().StringVar(&c.configPath, "config", "", configUsage)
 	completeFlag(accounts, "config", configurationFiles)
 	accounts.AddCommand(
 		&cobra.Command{Use: "list", Short: "List the accounts and when their tokens end", Args: noArgs,

@@ -74,9 +74,10 @@ func TestFirstStartInBrowser(t *testing.T) {
 	browsertest.Await(t, ctx, `location.href === "`+page+`/"`)
 	browsertest.Await(t, ctx, `document.querySelector("[data-key=acme] .badge").innerText === "Connected"`)
 	browsertest.Await(t, ctx, `document.querySelector("[data-key=ready]").innerText === "Ready"`)
-	// The proxy asks for the company's name by itself, once.
+	// One request has been the proxy's own, for the company's name.
 	browsertest.Await(t, ctx, `document.querySelector("[data-key=acme]").innerText.includes("Owner Ltd")`)
-	browsertest.Await(t, ctx, `document.body.innerText.includes("119 of 120 left")`)
+	browsertest.Await(t, ctx, `document.body.innerText.includes("119 of 120 left") && document.body.innerText.includes("3,599 of 3,600 left")`)
+	browsertest.Await(t, ctx, `/freeagent-proxy\s+1\s+1/.test(document.querySelector("[data-key=acme] .spent").innerText)`)
 	pictures(t, ctx, "2-connected")
 
 	browsertest.Evaluate[bool](t, ctx, `window.notLoadedAgain = true`)

@@ -40,6 +40,8 @@ func (c *command) authorizeCommand() *cobra.Command {
 browser back to the redirect URI, and keeps the authorisation. The redirect URI must
 be registered with the app at https://dev.freeagent.com, letter by letter.
 
+In a browser the page of a running serve does the same, by its button Connect.
+
 With --paste nothing listens: approve in a browser anywhere, then paste the address that it was
 sent to (it need not load), or the code alone.`,
 		Args: noArgs,
@@ -49,7 +51,7 @@ sent to (it need not load), or the code alone.`,
 	})
 	cmd.Flags().StringVar(&account, "account", "", "account `NAME` (default: the default account)")
 	completeFlag(cmd, "account", c.completeAccount)
-	cmd.Flags().StringVar(&redirect, "redirect-uri", defaultRedirect, "where FreeAgent sends the browser back to, as registered")
+	cmd.Flags().StringVar(&redirect, "redirect-uri", defaultRedirect, "`URI` that FreeAgent sends the browser back to, as registered")
 	cmd.Flags().BoolVar(&paste, "paste", false, "read the redirected address or the code from standard input")
 	return cmd
 }

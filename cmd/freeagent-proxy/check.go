@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -141,5 +141,18 @@ func askCompany(ctx context.Context, client *http.Client, account string, practi
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return fmt.Errorf("status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
+	return fmt.Errorf("status %d: %s", resp.StatusCode, complaint(body))
+}
+
+// complaint is the sentence of an error in FreeAgent's shape, which the proxy's own have, too; else the whole body.
+func complaint(body []byte) string {
+	var shape struct {
+		Errors struct {
+			Error struct{ Message string }
+		}
+	}
+	if json.Unmarshal(body, &shape) == nil && shape.Errors.Error.Message != "" {
+		return oneLine(shape.Errors.Error.Message, maxComplaint)
+	}
+	return oneLine(string(body), maxComplaint)
 }

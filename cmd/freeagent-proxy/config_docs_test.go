@@ -129,6 +129,24 @@ func TestConfigTable(t *testing.T) {
 	}
 }
 
+// TestConfigTableOrder: who looks at the table and the example side by side finds the sections of both in the same order.
+func TestConfigTableOrder(t *testing.T) {
+	_, table, _ := strings.Cut(readText(t, tablePath), "\n## Settings\n")
+	order := func(text, pattern string) (sections []string) {
+		for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			if !slices.Contains(sections, found[1]) {
+				sections = append(sections, found[1])
+			}
+		}
+		return sections
+	}
+	got := order(readText(t, examplePath), `(?m)^#?([a-z_]+):`)
+	want := order(table, "(?m)^\\| `([a-z_]+)[.`]")
+	if len(want) < 17 || !slices.Equal(got, want) {
+		t.Errorf("config.example.yaml has\n%s\ndocs/configuration.md\n%s", got, want)
+	}
+}
+
 // TestConfigTableDefaults: the defaults that the table states are the ones that hold.
 func TestConfigTableDefaults(t *testing.T) {
 	table := readText(t, tablePath)

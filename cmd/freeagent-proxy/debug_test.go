@@ -33,7 +33,7 @@ limits: {api: [{requests: 1000, per: 1s}], refresh: [{requests: 1000, per: 1s}],
 `, format, hexDigest(mark+"-key")))
 	w.authorise(w.sim.Authorize("owner"))
 	d := &debugged{reloaded: &reloaded{world: w, client: w.client(false), proxy: w.start("serve")}}
-	found, err := d.proxy.await(&d.proxy.stderr, `serving programs.*"listen": ?"(127[^"]+)"[^$]*serving the operator`)
+	found, err := d.proxy.await(&d.proxy.stderr, `serving programs.*"listen": ?"(127[^"]+)"[^$]*serving the operator.*"page": ?"http://127`)
 	if err != nil {
 		t.Fatal(err)
 	}

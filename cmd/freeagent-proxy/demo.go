@@ -33,8 +33,8 @@ func (c *command) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show the main job against a simulated FreeAgent",
 		Long: `Starts a simulated FreeAgent and an authorised proxy, sends real requests through it, step by
-step, then stays up until SIGINT so that you can try by hand. It needs nothing installed, and
-leaves nothing behind.`,
+step, then stays up until SIGINT so that you can try by hand, the admin page in a browser included. It
+needs nothing installed, and leaves nothing behind.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context()) },
 	}
@@ -161,9 +161,10 @@ func (t *tour) cure(ctx context.Context) error {
 		return err
 	}
 	after := t.freeagent.Stats()
-	t.say("   FreeAgent: answered 401 %d time(s), then issued %d new token(s)",
+	t.say("   program:   GET /v2/company")
+	t.say("   FreeAgent: times that it answered 401: %d; tokens that it then issued: %d",
 		after.Unauthorized-before.Unauthorized, after.Tokens.Refreshes-before.Tokens.Refreshes)
-	t.say("   answer:    %d; the program saw no 401", answer.status)
+	t.say("   answer:    %d: the proxy renewed the token and sent the request again; the program saw no 401", answer.status)
 	return nil
 }
 
@@ -182,7 +183,7 @@ func (t *tour) pace(ctx context.Context) error {
 		return err
 	}
 	stats := t.freeagent.Stats()
-	t.say("   answers:   %d times 200, in %s", demoBurst, time.Since(began).Round(100*time.Millisecond))
+	t.say("   answers:   %d times 200, in %s: the proxy lets them wait for their turn", demoBurst, time.Since(began).Round(100*time.Millisecond))
 	t.say("   FreeAgent: at most %d requests in any %s, and %d times 429", stats.Users[0].Windows[0].MaxSliding, demoPer, stats.RateLimited-before)
 	return nil
 }
@@ -191,9 +192,12 @@ func (t *tour) pace(ctx context.Context) error {
 func (t *tour) invite(freeagent, page string) {
 	t.say("\nNow try it yourself:\n")
 	t.say("   curl -i %s/v2/contacts", t.proxy)
-	t.say("\nIn a browser, with the budget and the Connect button: %s", page)
-	t.say("What FreeAgent saw: curl %s/_sim/stats", freeagent)
-	t.say("Press Ctrl-C to stop.")
+	t.say("\nThe admin page, in a browser on this machine: how the account stands, what is left of the")
+	t.say("limits and who spent it, and the button that connects the account to FreeAgent:\n")
+	t.say("   %s", page)
+	t.say("\nWhat the simulated FreeAgent has counted:\n")
+	t.say("   curl %s/_sim/stats", freeagent)
+	t.say("\nREADME.md says how to start with the real FreeAgent. Press Ctrl-C to stop.")
 }
 
 // answer is what the program got.

@@ -39,7 +39,7 @@ func (s *server) bind() error {
 	}
 	s.admin = admin.Addr()
 	s.addOperator(admin)
-	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()))
+	s.log.Info("serving the operator", zap.String("listen", admin.Addr().String()), zap.String("page", s.adminURL()))
 	if s.config().Store.Redis.given() {
 		return nil // other processes use it beside us
 	}

@@ -121,10 +121,11 @@ paces all of them together under FreeAgent's limits.`,
 	return root
 }
 
+const configUsage = "configuration `FILE` (default $FREEAGENT_PROXY_CONFIG, then config.yaml if present, then the environment alone)"
+
 // configFlag adds --config to a command that reads the configuration.
 func (c *command) configFlag(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&c.configPath, "config", "",
-		"configuration `FILE` (default $FREEAGENT_PROXY_CONFIG, then config.yaml if present, then the environment alone)")
+	cmd.Flags().StringVar(&c.configPath, "config", "", configUsage)
 	completeFlag(cmd, "config", configurationFiles)
 	return cmd
 }

@@ -38,6 +38,9 @@ func manualPage(root *cobra.Command) string {
 	m.item("0", "It worked.")
 	m.item("1", "It failed; standard error says why, and what to do.")
 	m.item("2", "The command line is wrong.")
+	m.line(".SH SIGNALS")
+	m.item("SIGTERM, SIGINT", "serve finishes what was sent to FreeAgent, and ends; a second one ends it at once.")
+	m.item("SIGHUP", "serve reads its configuration anew; what is wrong with it, or needs a restart, is in the log.")
 	m.line(".SH ENVIRONMENT")
 	m.item(configVariable, "The configuration file, where no --config names one.")
 	m.item("FREEAGENT_CLIENT_ID, FREEAGENT_CLIENT_SECRET, FREEAGENT_REFRESH_TOKEN, FREEAGENT_BASE_URL",
@@ -45,6 +48,9 @@ func manualPage(root *cobra.Command) string {
 	m.item("STATE_DIRECTORY, XDG_STATE_HOME, HOME", "Where the store is, unless the configuration says it.")
 	m.line(".SH FILES")
 	m.item("config.yaml", "The configuration, in the current folder, where neither --config nor the environment names one.")
+	m.line(".SH SEE ALSO")
+	m.text("README.md, config.example.yaml and docs/, which come with the program: docs/configuration.md has every setting, " +
+		"docs/operations.md what an operator does, docs/troubleshooting.md what each message means.")
 	return m.String()
 }
 

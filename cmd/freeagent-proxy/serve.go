@@ -33,6 +33,9 @@ func (c *command) serveCommand() *cobra.Command {
 		Short: "Run the proxy",
 		Long: `Runs the proxy until SIGINT or SIGTERM. SIGHUP makes it read its configuration anew.
 
+Programs connect to listen (127.0.0.1:8080). A browser on admin.listen (http://127.0.0.1:8081/) shows how it
+stands, and connects accounts to FreeAgent.
+
 Without a configuration file it serves one account named "default", from FREEAGENT_CLIENT_ID,
 FREEAGENT_CLIENT_SECRET and, if set, FREEAGENT_REFRESH_TOKEN and FREEAGENT_BASE_URL.`,
 		Args: noArgs,

@@ -25,8 +25,8 @@ it here, or while it runs by POST /_sim/config. GET /_sim/ lists what else can b
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.simulate(cmd.Context(), listen, switches) },
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8090", "where to listen")
-	cmd.Flags().StringVar(&switches, "switches", "{}", "switches as a JSON object, named as in POST /_sim/config")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8090", "`ADDRESS` to listen on")
+	cmd.Flags().StringVar(&switches, "switches", "{}", "switches as a `JSON` object, named as in POST /_sim/config")
 	return cmd
 }
 
@@ -51,7 +51,8 @@ func (c *command) simulate(ctx context.Context, listen, switches string) error {
 	fmt.Fprintf(c.stdout, `FreeAgent is simulated at
 %s
 What can be done with it: curl %[1]s/_sim/
-To use it: FREEAGENT_BASE_URL=%[1]s FREEAGENT_CLIENT_ID=any FREEAGENT_CLIENT_SECRET=any freeagent-proxy authorize
+To use it, run this, open http://127.0.0.1:8081/ in a browser, and press Connect:
+FREEAGENT_BASE_URL=%[1]s FREEAGENT_CLIENT_ID=any FREEAGENT_CLIENT_SECRET=any freeagent-proxy serve
 `, running.URL())
 	<-ctx.Done()
 	return running.Close()

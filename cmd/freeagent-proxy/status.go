@@ -16,9 +16,9 @@ func (c *command) statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := c.configFlag(&cobra.Command{
 		Use:   "status",
-		Short: "Ask the running proxy how it stands: accounts, tokens, budgets and who spent them, queue, store, what failed of late",
-		Long: `Asks the running proxy at admin.listen, with the password of admin.password_env if one is configured, and
-prints how it stands. Queue and recent trouble are that one process's own; all else holds for all that share its store.
+		Short: "Ask the running proxy how it stands: accounts, limits, store, recent trouble",
+		Long: `Asks the running proxy at admin.listen, with the admin password if one is configured, and prints how it
+stands. Queue and recent trouble are that one process's own; all else holds for all that share its store.
 
 Exits with 0 whenever the proxy answers, ready or not, and with 1 if none does. For a probe use healthcheck, or GET /readyz.`,
 		Args: noArgs,
@@ -58,9 +58,9 @@ func askStatus(ctx context.Context, cfg Config) ([]byte, error) {
 	case status == http.StatusOK:
 		return body, nil
 	case (status == http.StatusUnauthorized || status == http.StatusForbidden) && password == "":
-		return nil, errors.New("the running proxy wants the admin password, and this configuration names none; set admin.password_env, and the variable, as they are for the proxy")
+		return nil, errors.New("the running proxy wants the admin password, and this configuration names none; give this command the proxy's configuration, with what admin.password_env or admin.password_file names")
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return nil, errors.New("the running proxy does not take the admin password; the variable of admin.password_env must hold what it holds for the proxy")
+		return nil, errors.New("the running proxy does not take the admin password; what admin.password_env or admin.password_file names must hold what it holds for the proxy")
 	default:
 		return nil, fmt.Errorf("what answers on admin.listen says %d: %s", status, oneLine(string(body), maxComplaint))
 	}

@@ -113,9 +113,9 @@ func stateText(a *admin.Account) string {
 	case "ok":
 		return "fine"
 	case "reauthorise":
-		return "MUST BE AUTHORISED AGAIN: " + reason + "; " + authorize + ", or correct the app's client id and secret"
+		return "MUST BE AUTHORISED AGAIN: " + reason + "; press Reconnect on the admin page or " + authorize + ", or correct the app's client id and secret"
 	case "unauthorised":
-		return "NOT AUTHORISED; " + authorize
+		return "NOT AUTHORISED; press Connect on the admin page or " + authorize
 	default:
 		return "IN TROUBLE: " + reason
 	}

@@ -55,8 +55,8 @@ func TestStatusPassword(t *testing.T) {
 		stderr   string
 	}{
 		"right":   {guarded, ", password_env: P", password, exitOK, ""},
-		"wrong":   {guarded, ", password_env: P", mark + "-wrong", exitFailed, "the running proxy does not take the admin password; the variable of admin.password_env must hold what it holds for the proxy\n"},
-		"none":    {guarded, "", "", exitFailed, "the running proxy wants the admin password, and this configuration names none; set admin.password_env, and the variable, as they are for the proxy\n"},
+		"wrong":   {guarded, ", password_env: P", mark + "-wrong", exitFailed, "the running proxy does not take the admin password; what admin.password_env or admin.password_file names must hold what it holds for the proxy\n"},
+		"none":    {guarded, "", "", exitFailed, "the running proxy wants the admin password, and this configuration names none; give this command the proxy's configuration, with what admin.password_env or admin.password_file names\n"},
 		"not set": {guarded, ", password_env: P", "", exitFailed, "admin.password_env: the environment variable P is not set"},
 		"throttled": {func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "too many wrong passwords;\nwait a minute", http.StatusTooManyRequests)
@@ -135,7 +135,7 @@ account acme (Acme [2J Ltd), the default
                  1,200 requests waiting here
 
 account dead
-  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: status 401; run ` + "`freeagent-proxy authorize --account dead`" + `, or correct the app's client id and secret
+  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: status 401; press Reconnect on the admin page or run ` + "`freeagent-proxy authorize --account dead`" + `, or correct the app's client id and secret
   access token   good for another 59s
   refresh token  ENDED on 3 June 2026
   120 in 1m      [..........] 0 left

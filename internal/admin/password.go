@@ -111,7 +111,7 @@ func (h *handler) authenticate(w http.ResponseWriter, r *http.Request) bool {
 	}
 	_, text, shown := r.BasicAuth()
 	if !shown {
-		demand(w, "The password is missing. It is the one that admin.password_env names; any user name will do.")
+		demand(w, "The password is missing. It is what admin.password_env or admin.password_file names; any user name will do.")
 		return false
 	}
 	source, device := h.Source(r), p.device(r)
@@ -123,7 +123,7 @@ func (h *handler) authenticate(w http.ResponseWriter, r *http.Request) bool {
 		refuse(w, http.StatusTooManyRequests, fmt.Sprintf("There were too many wrong passwords. Try again in %d seconds.", seconds))
 	case !right:
 		h.Observe(Event{Kind: EventWrongPassword, Source: source})
-		demand(w, "The password is wrong. It is the one that admin.password_env names; any user name will do.")
+		demand(w, "The password is wrong. It is what admin.password_env or admin.password_file names; any user name will do.")
 	default:
 		if device == "" {
 			http.SetCookie(w, p.newDevice(h.isSecure(r)))

@@ -46,6 +46,9 @@ func TestPassword(t *testing.T) {
 		if w.Code != test.want {
 			t.Errorf("%s %q: got %d, want %d", test.target, test.authorization, w.Code, test.want)
 		}
+		if body := w.Body.String(); w.Code == 401 && !strings.Contains(body, "admin.password_env or admin.password_file names") {
+			t.Errorf("%s %q: does not say which password: %s", test.target, test.authorization, body)
+		}
 		if asks := strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Basic realm="); asks != (w.Code == 401) {
 			t.Errorf("%s %q: WWW-Authenticate is %q", test.target, test.authorization, w.Header().Get("WWW-Authenticate"))
 		}
