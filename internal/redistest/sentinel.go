@@ -40,7 +40,7 @@ func Sentinel(t testing.TB, options ...Option) *Watched {
 	master := w.Master.Client(t)
 	until(t, "the master does not send to its replica", func() error { // it begins with the replica's first acknowledgement
 		info, err := master.Info(t.Context(), "replication").Result()
-		if err == nil && !strings.Contains(info, "state=online") {
+		if err == nil && (!strings.Contains(info, "state=online,") || strings.Contains(info, "state=online,offset=0,")) {
 			err = errors.New(info)
 		}
 		return err
