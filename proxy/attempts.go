@@ -31,7 +31,6 @@ type sending struct {
 	first401 time.Time
 	failures int            // connections that broke, and answers of FreeAgent's gateway
 	replayed int            // the status for which the request goes again; 0: the connection broke
-	again    string         // why it is sent again, see replays
 	trouble  *http.Response // the last of these, until there is another answer
 }
 
@@ -64,8 +63,7 @@ func (s *sending) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !again {
 			return resp, err
 		}
-		s.explainAgain(resp)
-		s.replays(resp)
+		s.explainAgain()
 	}
 }
 

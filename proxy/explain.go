@@ -143,20 +143,18 @@ func (s *sending) explainAttempt(resp *http.Response, err error, began time.Time
 }
 
 // explainAgain says why the request is sent once more.
-func (s *sending) explainAgain(resp *http.Response) {
+func (s *sending) explainAgain() {
 	if s.x.debug == nil {
 		return
 	}
-	why := "the connection failed, and FreeAgent cannot have acted or was only asked to read"
-	if resp != nil {
-		switch resp.StatusCode {
-		case http.StatusUnauthorized:
-			why = "FreeAgent refused the token, and there is another one"
-		case http.StatusTooManyRequests:
-			why = "FreeAgent's limit was reached, and the request may wait"
-		default:
-			why = "FreeAgent's gateway failed, and the request only reads"
-		}
+	why := "FreeAgent's gateway failed, and the request only reads"
+	switch s.replayed {
+	case 0:
+		why = "the connection failed, and FreeAgent cannot have acted or was only asked to read"
+	case http.StatusUnauthorized:
+		why = "FreeAgent refused the token, and there is another one"
+	case http.StatusTooManyRequests:
+		why = "FreeAgent's limit was reached, and the request may wait"
 	}
 	s.x.explain("sent again", zap.String("because", why))
 }

@@ -68,6 +68,5 @@ func TraceNothing() {
 	attempt.answered(500)
 	attempt.failed("broken")
 	attempt.end()
-	s.replays(nil)
 	s.x.traced.end(s.x)
 }

@@ -147,7 +147,7 @@ func (s *sending) attemptStep() step {
 		attributes = append(attributes, semconv.ServerPort(port))
 	}
 	if s.x.attempts > 1 {
-		attributes = append(attributes, semconv.HTTPRequestResendCount(s.x.attempts-1), attrReplayed.String(s.again))
+		attributes = append(attributes, semconv.HTTPRequestResendCount(s.x.attempts-1), attrReplayed.String(s.replayReason()))
 	}
 	_, span := t.tracer.Start(t.ctx, t.name(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return step{span}
@@ -172,15 +172,12 @@ func (s step) failed(kind string) {
 	}
 }
 
-// replays notes what makes a replay necessary: an answer, or none.
-func (s *sending) replays(resp *http.Response) {
-	switch {
-	case !s.x.traced.recording():
-	case resp == nil:
-		s.again = "connection"
-	default:
-		s.again = strconv.Itoa(resp.StatusCode)
+// replayReason is what makes a replay necessary: the status of the answer before, or that there was none.
+func (s *sending) replayReason() string {
+	if s.replayed == 0 {
+		return "connection"
 	}
+	return strconv.Itoa(s.replayed)
 }
 
 const (

@@ -5,41 +5,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 	"time"
 
 	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
 )
-
-// told keeps what a proxy told of its requests.
-type told struct {
-	mu  sync.Mutex
-	all []proxy.Served
-}
-
-func (o *told) config(c *proxy.Config) {
-	c.Served = func(s *proxy.Served) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.all = append(o.all, *s)
-	}
-}
-
-// next waits for the n-th request, counted from 1.
-func (o *told) next(t *testing.T, n int) (served proxy.Served) {
-	t.Helper()
-	soon(t, fmt.Sprintf("request %d is told", n), func() bool {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if len(o.all) >= n {
-			served = o.all[n-1]
-		}
-		return len(o.all) >= n
-	})
-	return served
-}
 
 // Whoever reports is told which writes nobody knows the outcome of, and which answers came in part.
 func TestServedTellsWhatIsUncertain(t *testing.T) {
@@ -49,12 +20,12 @@ func TestServedTellsWhatIsUncertain(t *testing.T) {
 		"/v2/gateway": reply(502, "{}"),
 		"/v2/cut":     text("HTTP/1.1 200 OK", "Content-Length: 100") + "only the beginning",
 	}
-	var seen told
+	var seen counter
 	r, _ := withUpstream(t, func(q *received) bool {
 		q.read()
 		answer, ok := answers[q.target]
 		return ok && q.write(answer) && q.target != "/v2/cut" // else the connection breaks
-	}, seen.config)
+	}, seen.count)
 	for i, c := range []struct {
 		method, path        string
 		status              int

@@ -18,7 +18,7 @@ import (
 // A name is asked for once a day, behind the back of whoever looks, and kept if it cannot be had again.
 func TestCompanyNameIsAskedForOnceADay(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which all that sleeps takes no time
 		var answer string
 		var failure error
 		var asked atomic.Int64

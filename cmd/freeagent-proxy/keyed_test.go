@@ -207,7 +207,7 @@ func TestKeyedRestarts(t *testing.T) {
 	}
 	for round := range rounds {
 		p, _ := w.serve()
-		time.Sleep(200*time.Millisecond + rand.N(300*time.Millisecond))
+		time.Sleep(200*time.Millisecond + rand.N(300*time.Millisecond)) // any instant
 		if round%2 == 0 {
 			p.kill()
 		} else if code, err := p.stop(syscall.SIGTERM); code != exitOK || err != nil {
