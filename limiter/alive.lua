@@ -1,7 +1,8 @@
 -- Says that a replica is alive, and asks which ones are; keeps the time that all of them share.
 --
--- KEYS[1]  a hash: replica → 'WHEN PART RUN [LOST]': when it last said so; one in how many of each budget is its own if it loses
---          Redis (0: nothing that others need to leave to it); of which run of the server it said so; LOST: see below.
+-- KEYS[1]  a hash: replica → 'WHEN PART RUN SLOT [LOST]': when it last said so; one in how many of each budget is its own if it loses
+--          Redis (0: nothing that others need to leave to it); of which run of the server it said so; a small number that no
+--          other replica has, by which the stamps that it makes alone differ from all others; LOST: see below.
 --          'clock' → what is added to the server's clock, so that it goes on as before when that is set
 -- ARGV[1]  the channel that is told when a replica is new
 -- ARGV[2]  the replica; '' only asks
@@ -10,9 +11,11 @@
 --          seen: the call is late, or the clock was set
 -- ARGV[6]  by how much the clock was set: so much is taken off; 0: it was not
 -- ARGV[7]  what was added to the clock when that was measured
+-- ARGV[8]  the replica's slot; -1: it has none yet
 --
 -- Returns {now, what is added to the clock, how many are alive, 1 if the replica is new, 1 if the others find the clock right, which
--- the caller does not, then the parts of all that may be alive without us}, in decimal.
+-- the caller does not, the replica's slot, then the parts of all that may be alive without us}, in decimal. It keeps its slot unless
+-- another replica has it.
 -- All times are µs, since 1970 by the shared clock.
 --
 -- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
@@ -47,15 +50,23 @@ if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
   end
 end
 
-local answer, alive, new = {}, 0, 0
+local answer, alive, new, slot = {}, 0, 0, tonumber(ARGV[8])
 local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the clock was set, and tells nothing of who is silent
 if ARGV[2] ~= '' and right then
-  new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run), 1
+  local taken = {}
+  for _, said in pairs(others) do
+    taken[tonumber(string.match(said, '^%d+ %d+ %w+ (%d+)')) or -1] = true
+  end
+  if slot < 0 or taken[slot] then
+    slot = 0
+    while taken[slot] do slot = slot + 1 end
+  end
+  new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run .. ' ' .. slot), 1
   if new == 1 then call('PUBLISH', ARGV[1], 'replica') end
   call('PEXPIRE', KEYS[1], 7200000)
 end
 for name, said in pairs(others) do
-  local at, part, ran, lost = string.match(said, '^(%d+) (%d+) (%w+) ?(%w*)$')
+  local at, part, ran, lost = string.match(said, '^(%d+) (%d+) (%w+) %d+ ?(%w*)$')
   local silence = now - tonumber(at or 0)
   local dead = not at or silence > OVER
   if silence <= SILENT then
@@ -75,4 +86,4 @@ for name, said in pairs(others) do
     answer[#answer + 1] = part
   end
 end
-return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), unpack(answer)}
+return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), tostring(slot), unpack(answer)}

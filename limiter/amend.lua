@@ -73,6 +73,7 @@ if verb == 'move' or verb == 'drop' then
   local new = 0
   if verb == 'move' then
     new = math.max(now, last + 1)
+    new = new + new % 2
     stamps, last = stamps .. struct.pack('>I8', new), new
   end
   store()

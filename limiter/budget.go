@@ -92,12 +92,6 @@ func (b *budget) fit(windows []Window, guard time.Duration) {
 
 // stamp counts one permit as sent now.
 func (b *budget) stamp(now time.Duration, who owner) {
-	if b.mirror != nil {
-		now = b.unique(now)
-		b.insert(now)
-		b.mark(now, who)
-		return
-	}
 	b.ring.push(now, b.keep, now-b.span)
 	b.ring.own(who)
 	b.unsaved = min(b.unsaved+1, b.ring.count)

@@ -230,11 +230,22 @@ func (l *Local) settle(p *Permit, sent bool) {
 	for _, b := range p.budgets {
 		b.drop(p.owner)
 		if sent {
-			b.stamp(now, p.owner)
+			l.stamp(b, now, p.owner)
 		}
 		l.touch(b)
 	}
 	l.pump(now)
+}
+
+// stamp counts one permit as sent now.
+func (l *Local) stamp(b *budget, now time.Duration, who owner) {
+	if l.redis == nil {
+		b.stamp(now, who)
+		return
+	}
+	stamp := l.redis.unique(b, now)
+	b.insert(stamp)
+	b.mark(stamp, who)
 }
 
 // Exceeded takes in a 429 of the upstream: it pauses the budget as Pause does. If our own count was under the limit,

@@ -72,6 +72,7 @@ type Redis struct {
 	muted       bool          // the others have not had time yet to leave us our share
 	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
+	slot        int64         // a number that no other replica has; -1: none yet
 	fresh       bool          // nothing is known yet of what others did
 	outstanding list.List     // of *Permit: in Redis, and not settled
 	here        list.List     // of *Permit: taken while Redis is away, and not settled
@@ -131,6 +132,7 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		name:     newName(),
 		replicas: cfg.Replicas,
 		fresh:    true,
+		slot:     -1,
 		late:     max(cfg.Guard/4, 5*time.Millisecond),
 		gaps:     make(map[*budget]gap),
 		due:      make(chan struct{}, 1),

@@ -41,7 +41,7 @@ func (s *Redis) amendHere(a amendment) {
 	c := a.permit.counted
 	c.moving[a.index] = false
 	a.budget.remove(c.stamps[a.index])
-	c.stamps[a.index] = a.budget.unique(s.now())
+	c.stamps[a.index] = s.unique(a.budget, s.now())
 	a.budget.insert(c.stamps[a.index])
 	a.budget.mark(c.stamps[a.index], a.permit.owner)
 }
@@ -127,7 +127,7 @@ func (s *Redis) amended(a amendment, cuts int, answer string) {
 	if moved := parse(answer); moved != 0 {
 		stamps[a.index] = s.local(moved)
 	} else {
-		stamps[a.index] = s.now() // it is not in Redis any more; it is in the mirror, at least
+		stamps[a.index] = s.unique(a.budget, s.now()) // it is not in Redis any more; it is in the mirror, at least
 	}
 	a.budget.insert(stamps[a.index])
 	a.budget.mark(stamps[a.index], a.permit.owner)

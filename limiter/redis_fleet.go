@@ -57,22 +57,22 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	if name != "" {
 		s.beaten = s.now()
 	}
-	part, shift := s.part(), s.shift
+	part, shift, slot := s.part(), s.shift, s.slot
 	s.mu.Unlock()
-	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, channel, name, part, earliest, latest, correction, shift))
-	if err == nil && len(answer) < 5 {
+	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, channel, name, part, earliest, latest, correction, shift, slot))
+	if err == nil && len(answer) < 6 {
 		err = errGarbled
 	}
 	if err != nil {
 		return fleet{}, 0, err
 	}
 	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1}
-	for _, held := range answer[5:] {
+	for _, held := range answer[6:] {
 		others.held = append(others.held, max(2, int(held)))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shift = answer[1]
+	s.shift, s.slot = answer[1], answer[5]
 	switch set = s.deviation(answer[0], began); {
 	case set != 0 && answer[4] == 1: // it is ours that stood still
 		s.bestTrip, set = 0, 0

@@ -165,7 +165,7 @@ func (s *Redis) countHere() {
 		p.alone = nil
 		c := standing(len(p.budgets))
 		for _, b := range p.budgets {
-			c.stamps = append(c.stamps, b.unique(now))
+			c.stamps = append(c.stamps, s.unique(b, now))
 		}
 		s.count(p, c)
 	}

@@ -17,6 +17,7 @@ type mirror struct {
 	held    []int    // while Redis decides: one in so many is left to each replica that may count alone
 	windows []Window // as it was last asked for
 	assumed assumed  // of what others may have used
+	made    int64    // the latest stamp that was made here, in Redis's time
 	doubted bool     // others may have used it, and what they may have is not taken in yet
 }
 
@@ -83,12 +84,18 @@ func (b *budget) mark(stamp time.Duration, who owner) {
 	b.ring.mark(stamp, who)
 }
 
-// unique is a time at which nothing was counted yet: one time is one stamp.
-func (b *budget) unique(t time.Duration) time.Duration {
-	for b.everything().has(t) {
-		t += time.Microsecond
-	}
-	return t
+// slots is how many replicas make stamps that differ for sure.
+const slots = 32
+
+// unique is a stamp for what is counted here as of now. Two that are equal would be one when all replicas have put back what they
+// know, so each replica has a place of its own in every 64 µs: those that Redis makes are even, and ours are odd and tell our slot.
+// s.mu is held.
+func (s *Redis) unique(b *budget, now time.Duration) time.Duration {
+	const every = 2 * slots
+	stamp := max(s.foreign(now), b.made+1)
+	own := 2*(max(0, s.slot)%slots) + 1
+	b.made = stamp + (own-stamp%every+every)%every
+	return s.local(b.made)
 }
 
 // remove takes a stamp out of the mirror. One that stands for others of its share stays.

@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -180,5 +181,43 @@ func TestPushedOutBeforeItLeft(t *testing.T) {
 	}
 	if n := lost.Load(); n > 0 {
 		t.Errorf("Redis was lost %d times", n)
+	}
+}
+
+// Permits that two replicas count alone in the same microsecond are two when Redis is back.
+func TestAloneAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	replicas := []*limiter.Redis{newLinked(t, server.Options()), newLinked(t, server.Options())}
+	for _, s := range replicas {
+		until(t, "knows of both", func() bool { return s.Replicas() == 2 })
+	}
+	server.Kill()
+	const each = 1000
+	b := budget("api/acme", 3*each, time.Minute)
+	taken := make([][]*limiter.Permit, len(replicas))
+	for i, s := range replicas {
+		until(t, "counts alone", func() bool { return s.State() == "alone" })
+		for range each {
+			taken[i] = append(taken[i], take(t, s.Local, request(0, b)))
+		}
+	}
+	var together sync.WaitGroup
+	for _, permits := range taken {
+		together.Go(func() {
+			for _, p := range permits {
+				p.Sent()
+			}
+		})
+	}
+	together.Wait()
+	server.RestartEmpty()
+	for _, s := range replicas {
+		until(t, "counts in Redis again", func() bool { return s.State() == "linked" })
+	}
+	for _, s := range replicas {
+		if left := s.Usage(b)[0].Remaining; left != each {
+			t.Errorf("%d are left of %d after 2 times %d", left, 3*each, each)
+		}
 	}
 }
