@@ -27,8 +27,9 @@ const (
 	// Password is the default user's, of a server that was started with User.
 	Password = "default-password"
 
-	// patience is far more than a server takes to start, or a Cluster or Sentinel to settle, on a busy machine.
-	patience = 30 * time.Second
+	// patience is far more than a server takes to start, or a Cluster or Sentinel to settle, on a busy machine. A Sentinel that
+	// was not run for 2 s does nothing for 30 s (TILT), since it does not trust its clock.
+	patience = 70 * time.Second
 	pollEach = 10 * time.Millisecond
 	install  = "apt-get install redis-server redis-sentinel"
 )
