@@ -74,6 +74,7 @@ type Redis struct {
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
 	slot        int64         // a number that no other replica has; -1: none yet
 	fresh       bool          // nothing is known yet of what others did
+	given       bool          // Redis has what was counted here while it was away
 	outstanding list.List     // of *Permit: in Redis, and not settled
 	here        list.List     // of *Permit: taken while Redis is away, and not settled
 	changesDue  []amendment

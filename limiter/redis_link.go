@@ -117,7 +117,7 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 	from := s.state
 	if to == returning {
 		s.countHere()
-		s.muted, s.doubt = false, 0
+		s.muted, s.doubt, s.given = false, 0, false
 	}
 	switch {
 	case from == unseen:
@@ -154,6 +154,9 @@ func (s *Redis) goBack(ctx context.Context, link int, others fleet) bool {
 		s.lost(link+1, err)
 		return false
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.given = true
 	return true
 }
 

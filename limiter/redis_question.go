@@ -52,10 +52,10 @@ func (s *Redis) add(q *question, b *budget, want *Budget) {
 	q.text = t
 }
 
-// latest is the latest stamp of a budget that Redis must have; 0: none. s.mu is held.
+// latest is the latest stamp of a budget that Redis must have; 0: none, or not all have been given to it yet. s.mu is held.
 func (s *Redis) latest(b *budget) int64 {
 	known := b.everything()
-	if known.count == 0 || known.last(1) <= s.now()-b.span {
+	if !s.given || known.count == 0 || known.last(1) <= s.now()-b.span {
 		return 0
 	}
 	return s.foreign(known.last(1))

@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -219,5 +220,55 @@ func TestAloneAtTheSameTime(t *testing.T) {
 		if left := s.Usage(b)[0].Remaining; left != each {
 			t.Errorf("%d are left of %d after 2 times %d", left, 3*each, each)
 		}
+	}
+}
+
+// Requests that are under way when Redis is back do not make it look as if it had forgotten them.
+func TestBackWithRequestsUnderWay(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	options := server.Options()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	var forgot atomic.Int64
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: func(e limiter.Event) {
+		if e.Kind == limiter.RedisLost && strings.Contains(e.Err.Error(), "not there any more") {
+			forgot.Add(1)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	b := budget("api/acme", 100000, time.Minute)
+	over := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 20 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if p, err := s.Take(context.Background(), request(time.Second, b)); err == nil {
+					time.Sleep(5 * time.Millisecond)
+					p.Sent()
+				}
+			}
+		})
+	}
+	for range 3 {
+		server.Kill()
+		until(t, "counts alone", func() bool { return s.State() == "alone" })
+		server.RestartEmpty()
+		until(t, "counts in Redis again", func() bool { return s.State() == "linked" })
+	}
+	close(over)
+	clients.Wait()
+	if n := forgot.Load(); n > 0 {
+		t.Errorf("Redis was taken for forgetful %d times", n)
 	}
 }
