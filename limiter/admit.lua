@@ -74,7 +74,7 @@ for i = 1, #KEYS do
           since = look(key, HEADER + 8 * (decides % size))
         end
       end
-      ready = math.max(ready, since + length)
+      if since + length > ready then ready = since + length end
     end
   end
   if ready > now then room = false end
@@ -88,7 +88,7 @@ if not room then
 end
 
 local text = pack('>I8', stamp)
-local answer, told = pack('>BI8', 1, now) .. text, ARGV[2] and '+' .. text .. ARGV[3]
+local answer, told = pack('>BI8I8', 1, now, stamp), ARGV[2] and '+' .. text .. ARGV[3]
 for i = 1, #KEYS do
   local key, ring = KEYS[i], rings[i]
   local header, size, expires, next, last, span, keep = ring[2], ring[3], ring[4], ring[5], ring[6], ring[7], ring[8]
@@ -101,7 +101,7 @@ for i = 1, #KEYS do
       stamps .. string.rep('\0', 8 * (size - next)))
   end
   call('SETRANGE', key, HEADER + 8 * (next % size), text)
-  call('SETRANGE', key, '32', pack('>I8', next + 1) .. text)
+  call('SETRANGE', key, '32', pack('>I8I8', next + 1, stamp))
   local renew = expires < now - 30000000
   if renew then call('SETRANGE', key, '24', pack('>I8', now)) end
   if renew then call('PEXPIRE', key, math.ceil(span / 1000) + 60000) end
