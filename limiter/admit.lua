@@ -12,22 +12,24 @@
 --
 -- Returns, likewise in binary, 1 byte and 8: what was decided, and now. Then, if it is
 --   1, yes:  8 bytes, the permit's stamp, and for each budget 8, the stamp before (0: none)
---   0, no:   for each budget 8 bytes: since when it has had room, or when it will have, if nobody takes any before
+--   0, no:   for each budget 8 bytes: when it will have room, if nobody takes any before, or a time at which it had
 --   2:       nothing, as a stamp that the caller knows of is not there: Redis has lost data
 --   3:       nothing, as Redis's clock is not where the caller takes it to be: one of the two was set
 -- All times are µs since 1970 by Redis's own clock.
 --
--- A ring is one string, so that a budget costs 8 bytes a stamp: a header, then stamps in a circle.
---   paused   8 bytes  no permit before then
---   shrunk   8 bytes  since when the budget is smaller than its windows say, because another program uses it, too
---   factor   4 bytes  what it shrank to, in millionths; it grows back by REGAIN a second
---   size     4 bytes  of the circle, in stamps
---   expires  8 bytes  when the key's expiry was last set
---   next     8 bytes  the number of the next stamp: they are counted from 0, and number N is at place N % size
---   last     8 bytes  the latest stamp
---   marks    2 × 16   for the first window, and for the others: how many stamps, from number 0 on, were found to be as old as a
---                     time, 8 bytes, and that time, 8. Who needs one of those need not read it if that time is old enough.
--- Arguments of a step that never change are text: Redis takes long to make text of numbers.
+-- A ring is one string, so that a budget costs 8 bytes a stamp: a header, then stamps in a circle. Of the header's fields, where
+-- they begin and how many bytes they have:
+--   paused    0  8   no permit before then
+--   shrunk    8  8   since when the budget is smaller than its windows say, because another program uses it, too
+--   factor   16  4   what it shrank to, in millionths; it grows back by REGAIN a second
+--   size     20  4   of the circle, in stamps
+--   expires  24  8   when the key's expiry was last set
+--   next     32  8   the number of the next stamp: they are counted from 0, and number N is at place N % size
+--   last     40  8   the latest stamp
+--   marks    48  32  for the first window, and for the others: the stamps below this number (8 bytes) are not later than this time
+--                    (8 bytes). A permit that depends on one of them reads none if that time is long enough ago. Else the mark is
+--                    set AHEAD stamps further on, if that one is old enough, too.
+-- What a step is given is text where it is always the same: Redis takes as long to make text of a number as for the step.
 local HEADER, FORMAT, AHEAD, REGAIN = 80, '>I8I8I4I4I8I8I8', 16, 1 / 600
 local call, unpack, pack, question = redis.call, struct.unpack, struct.pack, ARGV[1]
 
@@ -66,7 +68,7 @@ for i = 1, #KEYS do
       local decides, mark = next - limit, w == 1 and 48 or 64
       local marked, since = unpack('>I8I8', header, mark + 1)
       if decides >= marked or since + length > now then
-        local further = math.min(decides + AHEAD, next - 1) -- if that is old enough the next ones read nothing
+        local further = math.min(decides + AHEAD, next - 1)
         since = look(key, HEADER + 8 * (further % size))
         if since + length <= now then
           call('SETRANGE', key, mark, pack('>I8I8', further + 1, since))

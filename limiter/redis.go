@@ -56,10 +56,11 @@ type Redis struct {
 	replicas int    // configured; 0: as many as are seen
 	late     time.Duration
 
+	shared atomic.Pointer[deadline] // of the latest questions
+
 	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
 	refused atomic.Int64 // when Redis last refused a connection, in our time
 	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
-	shared  atomic.Pointer[deadline]
 
 	// All below is guarded by Local.mu.
 	state       state

@@ -67,8 +67,8 @@ type deadline struct {
 	since time.Time
 }
 
-// timely is a context that ends after patience, or up to a tenth of it sooner, since questions that begin within that share one: a
-// timer for each would take a tenth of the question's time.
+// timely is a context that ends after patience, or up to a tenth of it sooner: questions that begin within that time share it,
+// which is cheaper than a timer for each.
 func (s *Redis) timely() context.Context {
 	now := time.Now()
 	if last := s.shared.Load(); last != nil && now.Sub(last.since) < patience/10 {
