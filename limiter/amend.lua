@@ -14,7 +14,7 @@
 --                          Returns the whole string.
 -- All times are µs since 1970 by Redis's own clock. drop returns '' if the stamp is not there (any more). Nothing is done, and
 -- 'clock' returned, if Redis's clock is not where the caller takes it to be.
-local HEADER, FORMAT = 48, '>I8I8I8I4I4I4I4I8'
+local HEADER, FORMAT = 80, '>I8I8I4I4I8I8I8'
 local key, channel, span, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local verb = ARGV[5]
 local clock = redis.call('TIME')
@@ -24,14 +24,14 @@ if now < earliest or now > latest then
   return 'clock'
 end
 
-local paused, shrunk, last, factor, first, count, size = 0, 0, 0, 0, 0, 0, 0
+local paused, shrunk, factor, size, expires, next, last, count = 0, 0, 0, 0, 0, 0, 0, 0
 local whole = redis.call('GET', key)
 local stamps = '' -- the oldest first
 if whole and #whole >= HEADER then
-  paused, shrunk, last, factor, first, count, size = struct.unpack(FORMAT, whole)
-  local circle = string.sub(whole, HEADER + 1)
-  circle = string.sub(circle, 8 * first + 1) .. string.sub(circle, 1, 8 * first)
-  stamps = string.sub(circle, 1, 8 * count)
+  paused, shrunk, factor, size, expires, next, last = struct.unpack(FORMAT, whole)
+  count = math.min(next, size)
+  local first = HEADER + 8 * ((next - count) % math.max(size, 1)) -- where the oldest begins
+  stamps = string.sub(string.sub(whole, first + 1) .. string.sub(whole, HEADER + 1, first), 1, 8 * count)
 end
 
 local function read(text, i) -- the i-th stamp, from 1
@@ -40,10 +40,10 @@ end
 
 local function text(n) return string.format('%.0f', n) end
 
-local function store()
+local function store() -- the stamps are numbered anew, so that the marks are void
   count = #stamps / 8
   size = math.max(size, count)
-  redis.call('SET', key, struct.pack(FORMAT, paused, shrunk, last, factor, 0, count, size, 0) ..
+  redis.call('SET', key, struct.pack(FORMAT, paused, shrunk, factor, size, 0, count, last) .. string.rep('\0', 32) ..
     stamps .. string.rep('\0', 8 * (size - count)), 'PX', math.ceil(math.max(span, paused - now) / 1000) + 60000)
 end
 

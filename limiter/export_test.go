@@ -31,6 +31,8 @@ func (m *Machine) On(cfg Config) Config {
 var (
 	RedisKey  = redisKey
 	BudgetKey = budgetKey
+	Admit     = admit
+	Amend     = amend
 )
 
 // Ring is a ring of at most keep stamps.

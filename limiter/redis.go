@@ -56,6 +56,8 @@ type Redis struct {
 	replicas int    // configured; 0: as many as are seen
 	late     time.Duration
 
+	shared atomic.Pointer[deadline] // of the latest questions
+
 	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
 	refused atomic.Int64 // when Redis last refused a connection, in our time
 	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
@@ -210,8 +212,7 @@ func (s *Redis) confirm(ctx context.Context, p *Permit, r *Request, w *waiter, b
 // ask counts the permit where permits are counted. If there is no room for it, it tells since when each budget has some,
 // or nothing if that is to be decided anew.
 func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+	ctx := s.timely()
 	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link

@@ -68,11 +68,11 @@ func (s *Redis) found(key, whole string, life time.Duration) {
 	defer s.mu.Unlock()
 	now := s.now()
 	span := time.Hour // FreeAgent's longest
-	if set := int64(binary.BigEndian.Uint64(data[40:])); set > 0 && life > 0 {
+	if set := int64(binary.BigEndian.Uint64(data[24:])); set > 0 && life > 0 {
 		span = life - time.Minute + now - s.local(set) // as admit.lua has set it
 	}
 	b := s.budget(budgetKey(key), nil, now)
-	b.keep = max(b.keep, int(binary.BigEndian.Uint32(data[36:])))
+	b.keep = max(b.keep, int(binary.BigEndian.Uint32(data[20:])))
 	b.span = max(b.span, span)
 	s.restore(b, whole)
 }

@@ -196,7 +196,7 @@ func (s *Redis) follows(b *budget, stamp, now time.Duration) {
 }
 
 // header is the size of a ring's header; see admit.lua.
-const header = 48
+const header = 80
 
 // forgot reports whether a ring as Redis has it lacks much of what was counted before its latest stamp, as after Redis was
 // started empty and others went on counting. A few may be on their way to another place.
@@ -211,7 +211,7 @@ func (s *Redis) forgot(b *budget, whole string) bool {
 	for at := header; at+8 <= len(data); at += 8 {
 		has[s.local(int64(binary.BigEndian.Uint64(data[at:])))] = true
 	}
-	latest, missing := s.local(int64(binary.BigEndian.Uint64(data[16:]))), 0
+	latest, missing := s.local(int64(binary.BigEndian.Uint64(data[40:]))), 0
 	for _, stamp := range known {
 		if stamp <= latest && !has[stamp] {
 			missing++
@@ -227,13 +227,13 @@ func (s *Redis) restore(b *budget, whole string) {
 	}
 	data := []byte(whole)
 	number := func(at int) int64 { return int64(binary.BigEndian.Uint64(data[at:])) }
-	small := func(at int) int { return int(binary.BigEndian.Uint32(data[at:])) }
-	s.pausedBy(b, number(0), number(8), int64(small(24)))
-	first, count, size := small(28), small(32), small(36)
-	if size < count || len(data) != header+8*size {
+	small := func(at int) int64 { return int64(binary.BigEndian.Uint32(data[at:])) }
+	s.pausedBy(b, number(0), number(8), small(16))
+	size, next := small(20), number(32)
+	if int64(len(data)) != header+8*size {
 		return
 	}
-	latest := s.local(number(16))
+	latest := s.local(number(40))
 	if s.state == linked {
 		kept := b.ring.all(latest) // what came after it was fetched
 		before := b.ring
@@ -246,8 +246,8 @@ func (s *Redis) restore(b *budget, whole string) {
 		}()
 	}
 	now := s.now()
-	for i := range count {
-		if stamp := s.local(number(header + 8*((first+i)%size))); stamp > now-b.span {
+	for n := max(0, next-size); n < next; n++ {
+		if stamp := s.local(number(header + 8*int(n%size))); stamp > now-b.span {
 			b.insert(stamp)
 		}
 	}

@@ -188,22 +188,32 @@ func TestRedisKeys(t *testing.T) {
 func TestRedisStepsOfADecision(t *testing.T) {
 	server := redistest.Start(t)
 	s, c := newLinked(t, server.Options()), server.Client(t)
-	ctx := context.Background()
 	api, egress := limiter.Budget{Key: "api/busy", Windows: freeAgents}, budget("egress", 1000, time.Minute)
 	send(t, s.Local, request(0, api, egress))
-	before := steps(t, c)
-	const decisions = 100
-	for range decisions {
-		p, err := s.Take(ctx, request(0, api, egress))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Sent()
+	for range 300 {
+		send(t, s.Local, request(0, budget("api/full", 300, time.Hour)))
 	}
-	after := steps(t, c)
-	for step, most := range map[string]int{"time": 1, "getrange": 2, "setrange": 4, "publish": 0} {
-		if n := after[step] - before[step]; n > decisions*most+decisions/4 { // and what tells that we are alive, and rings that grow
-			t.Errorf("%d times %s for %d decisions, want %d for each", n, step, decisions, most)
+	full := limiter.Budget{Key: "api/full", Windows: []limiter.Window{{Requests: 200, Per: guard}, {Requests: 300, Per: guard}}}
+	time.Sleep(2 * guard) // the length of its windows
+	for _, step := range []struct {
+		name    string
+		budgets []limiter.Budget
+		most    map[string]int
+	}{
+		{"of two budgets", []limiter.Budget{api, egress}, map[string]int{"time": 1, "getrange": 2, "setrange": 4, "publish": 0}},
+		{"of a full ring", []limiter.Budget{full}, map[string]int{"time": 1, "getrange": 1, "setrange": 2, "publish": 0}},
+	} {
+		before := steps(t, c)
+		const decisions = 100
+		for range decisions {
+			send(t, s.Local, request(0, step.budgets...))
+		}
+		after := steps(t, c)
+		for name, most := range step.most {
+			// And what tells that we are alive, rings that grow, and a look at a full one now and then.
+			if n := after[name] - before[name]; n > decisions*most+decisions/4 {
+				t.Errorf("%s: %d times %s for %d decisions, want %d for each", step.name, n, name, decisions, most)
+			}
 		}
 	}
 }
