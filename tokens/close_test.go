@@ -138,6 +138,31 @@ func TestCloseAndTheStore(t *testing.T) {
 	})
 }
 
+// A code that was sent is exchanged to its end, and what it brings is stored: it is good for once.
+func TestCloseFinishesAnExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pair := `{"access_token": "` + secret + `-access-50=", "refresh_token": "` + secret + `-refresh-50=", "expires_in": 3600}`
+		r.agent.then(late(10*time.Second, answer(200, "application/json", pair)))
+		exchanged := make(chan error, 1)
+		go func() { exchanged <- r.Exchange(context.Background(), account, "code", "http://localhost/callback") }()
+		sleep(time.Second)
+		if err := r.closeWithin(30 * time.Second); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-exchanged; err != nil {
+			t.Errorf("Exchange: %v", err)
+		}
+		if got, want := r.stored().RefreshToken, secret+"-refresh-50="; got != want {
+			t.Errorf("stored %q, want %q", got, want)
+		}
+		if err := r.Exchange(context.Background(), account, "code", ""); !errors.Is(err, tokens.ErrClosed) {
+			t.Errorf("Exchange after Close: %v, want ErrClosed", err)
+		}
+		r.refreshes(1)
+	})
+}
+
 // A refresh that outlasts Close's patience is cut off, and named.
 func TestCloseCutsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,27 @@ func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
 	})
 }
 
+// Exchange takes the code of FreeAgent's redirect (see Endpoint.Exchange) for a grant, then does as Put. A code that FreeAgent
+// refuses changes nothing. ctx bounds the waiting; what a code brings that was sent is kept whatever happens to ctx, and though Close
+// begins meanwhile. ErrClosed: it was not sent.
+func (m *Manager) Exchange(ctx context.Context, name, code, redirectURI string) error {
+	a, err := m.account(name)
+	if err != nil {
+		return err
+	}
+	return m.detached(ctx, func(context.Context) error {
+		app, err := m.app(name)
+		if err != nil {
+			return err
+		}
+		grant, err := m.cfg.Endpoint.Exchange(m.life, app, code, redirectURI)
+		if err != nil {
+			return err
+		}
+		return m.consent(a, grant)
+	})
+}
+
 // prove refreshes a token under the account's lock: it may be the one that a flight is spending.
 func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, error) {
 	lease, err := m.cfg.Store.Lock(ctx, name)

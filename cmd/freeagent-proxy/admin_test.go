@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,6 +164,36 @@ func TestAdminConnect(t *testing.T) {
 	}
 	if log := p.stderr.String(); !strings.Contains(log, `"the account was connected by the admin page"`) || strings.Contains(log, "code=") {
 		t.Error(log)
+	}
+}
+
+// Whoever stops the proxy while it exchanges a code costs nobody the authorisation: it is kept, and the next process has it.
+func TestAdminConnectMeetsSIGTERM(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, approving(), noLimits)
+	p, _ := w.serve()
+	fault(t, w.sim, simulator.Fault{
+		Match: simulator.Match{PathPrefix: "/v2/token_endpoint"}, Kind: simulator.FaultLatency, After: true, Delay: simulator.Duration(time.Second),
+	})
+	connecting := inBackground(func() { // its last page is gone with the proxy
+		someone := newPerson(t)
+		someone.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+			if req.URL.Query().Has("connect") {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		}
+		someone.connect(operatorURL(t, p), account)
+	})
+	eventually(t, "the code at FreeAgent", func() bool { return w.sim.Stats().Tokens.Exchanges == 1 })
+	if code, err := p.stop(syscall.SIGTERM); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &p.stderr)
+	}
+	connecting.Wait()
+	w.sim.ClearFaults()
+	_, url := w.serve()
+	if status, body := call(t, w.client(false), http.MethodGet, url+"/v2/company"); status != http.StatusOK {
+		t.Errorf("after a restart: %d %s", status, body)
 	}
 }
 
