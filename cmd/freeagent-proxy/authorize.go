@@ -76,6 +76,9 @@ func (c *command) authorize(ctx context.Context, account, redirect string, paste
 	if err != nil {
 		return err
 	}
+	if err := proveStore(ctx, cfg, account); err != nil { // again, since approving takes minutes, and the code is good for once
+		return err
+	}
 	grant, err := endpoint.Exchange(ctx, a.app, code, redirect)
 	if err != nil {
 		return fmt.Errorf("exchange the code: %w", err)
