@@ -12,25 +12,32 @@ import (
 type companies struct {
 	mu      sync.RWMutex
 	known   map[company]bool
-	strange map[string]map[string]time.Time // by account and subdomain: when it was last asked for
+	strange map[asker]map[string]time.Time // by subdomain: when it was last asked for
 }
 
 // company is one of a practice's.
 type company struct{ account, subdomain string }
 
-// maxStrange is how many an account may have of them: more than the clients of most practices, of which each is one only until its
-// first answer, and some 10 MB of budgets.
-const maxStrange = 1000
+// asker is a client, at an account. Each has a bound of its own: who makes names up takes no room from others.
+type asker struct{ account, client string }
+
+const (
+	// maxStrange is how many a client may have of them at an account: more than the clients of most practices, of which each is one
+	// only until its first answer, and some 10 MB of budgets.
+	maxStrange = 1000
+	// maxKnown is how many are remembered: more than all practices of an installation have, should FreeAgent answer to any name.
+	maxKnown = 20_000
+)
 
 // strangeCompanyError: there are too many that FreeAgent does not know to try one more.
 type strangeCompanyError struct{ retryAfter time.Duration }
 
 func (e *strangeCompanyError) Error() string {
-	return fmt.Sprintf("%d other names of companies were tried that FreeAgent has not shown to know", maxStrange)
+	return fmt.Sprintf("the client has tried %d other names of companies that FreeAgent has not shown to know", maxStrange)
 }
 
 func newCompanies() *companies {
-	return &companies{known: map[company]bool{}, strange: map[string]map[string]time.Time{}}
+	return &companies{known: map[company]bool{}, strange: map[asker]map[string]time.Time{}}
 }
 
 // admit lets a request for a company go on. strange: learn is to be told how FreeAgent answers it.
@@ -46,10 +53,11 @@ func (c *companies) admit(to passage) (strange bool, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, tried := time.Now(), c.strange[to.account.Name]
+	who := asker{to.account.Name, to.client.Name}
+	now, tried := time.Now(), c.strange[who]
 	if tried == nil {
 		tried = map[string]time.Time{}
-		c.strange[to.account.Name] = tried
+		c.strange[who] = tried
 	}
 	if _, again := tried[to.subdomain]; !again && len(tried) >= maxStrange {
 		if wait := forgetOlder(tried, now.Add(-to.account.longest())); wait > 0 {
@@ -93,6 +101,9 @@ func (c *companies) learn(to passage, x *exchange) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.known) >= maxKnown {
+		return
+	}
 	c.known[company{to.account.Name, to.subdomain}] = true
-	delete(c.strange[to.account.Name], to.subdomain)
+	delete(c.strange[asker{to.account.Name, to.client.Name}], to.subdomain)
 }

@@ -58,19 +58,20 @@ func knowing(q *received) bool {
 	return well(q)
 }
 
-// Names that FreeAgent does not know may be only so many, since each has budgets of its own. Whom it knows is none of them, nor is a
-// company that the operator has given to a client.
+// A client may ask for only so many names that FreeAgent does not know, since each has budgets of its own. Whom it knows is none of
+// them, nor is a company that the operator has given to a client; and other clients are not concerned.
 func TestStrangeSubdomains(t *testing.T) {
 	t.Parallel()
 	const window = time.Hour
 	r, _ := withUpstream(t, knowing, practice, api(limiter.Window{Requests: 10_000, Per: window}),
-		clients(proxy.Client{Name: "any", Keys: digestsOf("key")}, proxy.Client{Name: "fixed", Keys: digestsOf("fixed"), Subdomain: "made-up-by-us"}))
+		clients(proxy.Client{Name: "any", Keys: digestsOf("key")}, proxy.Client{Name: "fixed", Keys: digestsOf("fixed"), Subdomain: "made-up-by-us"},
+			proxy.Client{Name: "other", Keys: digestsOf("other")}))
 	ask := func(subdomain string) *answer { return r.get("/v2/company", asClient, "X-Subdomain: "+subdomain) }
 	for i := range 20 {
 		ask(fmt.Sprint("real-", i)).passed(t, 200, fine)
 	}
 	equal(t, "a made-up one", ask("made-up-0").status, 404)
-	proxy.MakeUp(t, r.proxy, account, proxy.MaxStrange)
+	proxy.MakeUp(t, r.proxy, account, "any", proxy.MaxStrange)
 	refused := ask("real-new")
 	refused.refused(t, 429, "FreeAgent has not been seen to know this company")
 	if after, err := strconv.Atoi(refused.header.Get("Retry-After")); err != nil || after < 3000 || after > int(window.Seconds()) {
@@ -80,6 +81,8 @@ func TestStrangeSubdomains(t *testing.T) {
 	equal(t, "one more request of one of them", ask("made-up-1").status, 404)
 	equal(t, "the fixed one", r.get("/v2/company", "X-Api-Key: fixed").status, 404)
 	equal(t, "none", r.get("/v2/company", asClient).status, 200)
+	r.get("/v2/company", "X-Api-Key: other", "X-Subdomain: real-other").passed(t, 200, fine)
+	ask("real-other").passed(t, 200, fine) // now that another has asked for it
 }
 
 // A name whose budgets are forgotten is, too: after as long as Retry-After says there is room.
@@ -87,7 +90,7 @@ func TestStrangeSubdomainsMakeRoom(t *testing.T) {
 	t.Parallel()
 	const window = 2 * time.Second
 	r, _ := withUpstream(t, knowing, practice, api(limiter.Window{Requests: 10_000, Per: window}))
-	proxy.MakeUp(t, r.proxy, account, proxy.MaxStrange)
+	proxy.MakeUp(t, r.proxy, account, proxy.Anonymous, proxy.MaxStrange)
 	full := time.Now()
 	refused := r.get("/v2/company", "X-Subdomain: real")
 	if refused.status == 200 && time.Since(full) < window {

@@ -233,7 +233,7 @@ func explainClient(err error) (refusal, bool) {
 		f.status, f.details = http.StatusBadRequest, "X-Subdomain must be one name of 1 to 63 letters, digits and hyphens"
 	case errors.As(err, &strange):
 		f.status, f.after = http.StatusTooManyRequests, strange.retryAfter
-		f.details = fmt.Sprintf("FreeAgent has not been seen to know this company, nor %d others that were asked for of late; correct X-Subdomain, or wait", maxStrange)
+		f.details = fmt.Sprintf("FreeAgent has not been seen to know this company, nor %d others that this client asked for of late; correct X-Subdomain, or wait", maxStrange)
 	default:
 		return refusal{}, false
 	}
