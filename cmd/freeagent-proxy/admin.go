@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/admin"
+	"freeagent-proxy/tokens"
 )
 
 // readiness is what /readyz says beside the accounts' state.
@@ -80,18 +81,35 @@ func (s *server) notReady() string {
 	if s.ready.closing.Load() {
 		return "shutting down"
 	}
-	names := slices.Sorted(maps.Keys(s.config().Accounts))
-	if fallback, ok := s.config().DefaultAccount(); ok {
+	cfg := s.config()
+	names := slices.Sorted(maps.Keys(cfg.Accounts))
+	if fallback, ok := cfg.DefaultAccount(); ok {
 		names = []string{fallback}
 	}
-	var reason string
 	for _, name := range names {
 		if _, ok := s.tokens.TokenNow(name); ok && s.tokens.Status(name).Usable {
 			return ""
 		}
-		s.warm(name)
+	}
+	return s.warmSome(names)
+}
+
+// maxWarm is how many accounts of a kind a look gets a token for, where none is the default: any one makes the proxy ready, and there
+// may be hundreds that nobody calls.
+const maxWarm = 3
+
+// warmSome gets tokens for some of the accounts that have none: of those that may have one at once, of those in trouble, and so on. It
+// returns what is wrong with the first.
+func (s *server) warmSome(names []string) (reason string) {
+	warmed := map[tokens.State]int{}
+	for _, name := range names {
+		stands := s.tokens.Status(name)
 		if reason == "" {
-			reason = fmt.Sprintf("account %s: %s", name, cmp.Or(s.tokens.Status(name).Reason, "getting an access token"))
+			reason = fmt.Sprintf("account %s: %s", name, cmp.Or(stands.Reason, "getting an access token"))
+		}
+		if warmed[stands.State] < maxWarm {
+			warmed[stands.State]++
+			s.warm(name)
 		}
 	}
 	return reason

@@ -296,3 +296,44 @@ accounts: {%s: {app: main}}
 		t.Error(log)
 	}
 }
+
+// Where no account is the default, a look gets tokens for a few of those whose tokens have ended, until one is ready: not for hundreds.
+func TestReadinessWarmsFew(t *testing.T) {
+	t.Parallel()
+	const accounts, life = 12, time.Second
+	switches := simNoLimits
+	switches.AccessTokenLifetime = simulator.Duration(life)
+	w := newSimulated(t, switches, "")
+	var names []string
+	for i := range accounts {
+		names = append(names, fmt.Sprintf("acme-%d: {app: main}", i))
+	}
+	w.accounts = strings.Join(names, ", ")
+	w.configure(w.simURL, reloadable+noLimits)
+	p, _ := w.serve()
+	for i := range accounts {
+		importing := w.start("accounts", "import", fmt.Sprintf("acme-%d", i))
+		_, _ = io.WriteString(importing.stdin, w.sim.Authorize(fmt.Sprint("owner-", i)))
+		importing.stdin.Close()
+		if code, err := importing.wait(); err != nil || code != exitOK {
+			t.Fatalf("import: exit code %d, %v: %s", code, err, &importing.stderr)
+		}
+	}
+	switches.AccessTokenLifetime = simulator.Duration(time.Hour)
+	if err := w.sim.Configure(switches); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(life) // until the last token has ended
+	page, client := operatorURL(t, p), w.client(false)
+	before := w.sim.Stats().Tokens.RefreshRequests
+	for _, path := range []string{"/metrics", "/api/status", "/readyz"} {
+		call(t, client, http.MethodGet, page+path)
+	}
+	eventually(t, "ready", func() bool {
+		status, _ := call(t, client, http.MethodGet, page+"/readyz")
+		return status == http.StatusOK
+	})
+	if got := w.sim.Stats().Tokens.RefreshRequests - before; got < 1 || got > maxWarm {
+		t.Errorf("%d refreshes for a proxy that is ready with one", got)
+	}
+}
