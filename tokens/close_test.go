@@ -163,6 +163,28 @@ func TestCloseFinishesAnExchange(t *testing.T) {
 	})
 }
 
+// A code, or an imported token, whose answer outlasts Close's patience is named, too.
+func TestCloseCutsOperatorsOff(t *testing.T) {
+	for name, do := range map[string]func(r *rig) error{
+		"code":   func(r *rig) error { return r.Exchange(context.Background(), account, "code", "") },
+		"import": func(r *rig) error { return r.Import(context.Background(), account, r.agent.grant()) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.then(late(25*time.Second, r.agent.refresh))
+			done := make(chan error, 1)
+			go func() { done <- do(r) }()
+			sleep(time.Second)
+			if err := r.closeWithin(5 * time.Second); err == nil || !strings.Contains(err.Error(), `"acme" was cut off`) {
+				t.Errorf("%s: Close: %v, want the account named", name, err)
+			}
+			if err := <-done; err == nil {
+				t.Errorf("%s: it worked", name)
+			}
+		})
+	}
+}
+
 // A refresh that outlasts Close's patience is cut off, and named.
 func TestCloseCutsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

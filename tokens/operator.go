@@ -31,6 +31,7 @@ func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
 	}
 	return m.detached(ctx, func(ctx context.Context) error {
 		got, err := m.prove(ctx, name, refreshToken)
+		m.interrupt(a, err)
 		if err != nil {
 			return fmt.Errorf("import into account %q: %w", name, err)
 		}
@@ -54,6 +55,7 @@ func (m *Manager) Exchange(ctx context.Context, name, code, redirectURI string) 
 			return err
 		}
 		grant, err := m.cfg.Endpoint.Exchange(m.life, app, code, redirectURI)
+		m.interrupt(a, err)
 		if err != nil {
 			return err
 		}
@@ -80,6 +82,13 @@ func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, 
 		err = context.Cause(ctx)
 	}
 	return got, err
+}
+
+// interrupt notes that Close cut a token request off, if it did.
+func (m *Manager) interrupt(a *account, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.interrupted = a.interrupted || m.life.Err() != nil && uncertain(err)
 }
 
 // consent makes an operator's grant the account's.
