@@ -87,8 +87,7 @@ func (s *settings) openAccounts(accounts []Account, egress []limiter.Window) {
 }
 
 // counted is the budgets of a client's requests: the account's comes first, in whose queue they wait. A
-// practice has one for each subdomain. Those that hostile values make are no more than the address's budget lets out:
-// the limiter forgets what has counted nothing, or nothing for longer than its windows.
+// practice has one for each subdomain; see companies for how many there may be.
 func (a *access) counted(c *client, subdomain string) []limiter.Budget {
 	name := a.Name
 	if a.Practice && subdomain != "" {

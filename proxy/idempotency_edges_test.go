@@ -79,6 +79,7 @@ func TestKeyedLeavesTheLine(t *testing.T) {
 	first := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
 	soon(t, "the first one upstream", func() bool { return len(u.all()) == 1 })
 	second := r.dial().send(r.request("POST", "/v2/invoices", "{}", key))
+	soon(t, "the second one in the proxy", func() bool { return r.proxy.InFlight() == 2 }) // before others come with its key
 	soon(t, "the second one waits", func() bool {
 		return strings.Contains(r.do("POST", "/v2/invoices", "{}", key, "Prefer: wait=0").body, isRunning) // else it is the first of the two
 	})

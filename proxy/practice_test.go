@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +48,57 @@ func TestMalformedSubdomains(t *testing.T) {
 	}
 	equal(t, "upstream", len(u.all()), 0)
 	r.get("/v2/company", "X-Subdomain: "+strings.Repeat("a", 63)).passed(t, 200, fine)
+}
+
+// knowing answers as FreeAgent might: 404 for a company that it does not know.
+func knowing(q *received) bool {
+	if strings.HasPrefix(q.header.Get("X-Subdomain"), "made-up") {
+		return always(reply(404, ""))(q)
+	}
+	return well(q)
+}
+
+// A client may ask for only so many names that FreeAgent does not know, since each has budgets of its own. Whom it knows is none of
+// them, nor is a company that the operator has given to a client; and other clients are not concerned.
+func TestStrangeSubdomains(t *testing.T) {
+	t.Parallel()
+	const window = time.Hour
+	r, _ := withUpstream(t, knowing, practice, api(limiter.Window{Requests: 10_000, Per: window}),
+		clients(proxy.Client{Name: "any", Keys: digestsOf("key")}, proxy.Client{Name: "fixed", Keys: digestsOf("fixed"), Subdomain: "made-up-by-us"},
+			proxy.Client{Name: "other", Keys: digestsOf("other")}))
+	ask := func(subdomain string) *answer { return r.get("/v2/company", asClient, "X-Subdomain: "+subdomain) }
+	for i := range 20 {
+		ask(fmt.Sprint("real-", i)).passed(t, 200, fine)
+	}
+	equal(t, "a made-up one", ask("made-up-0").status, 404)
+	proxy.MakeUp(t, r.proxy, account, "any", proxy.MaxStrange)
+	refused := ask("real-new")
+	refused.refused(t, 429, "FreeAgent has not been seen to know this company")
+	if after, err := strconv.Atoi(refused.header.Get("Retry-After")); err != nil || after < 3000 || after > int(window.Seconds()) {
+		t.Errorf("Retry-After %q, want when the first of them is forgotten", refused.header.Get("Retry-After"))
+	}
+	ask("real-1").passed(t, 200, fine)
+	equal(t, "one more request of one of them", ask("made-up-1").status, 404)
+	equal(t, "the fixed one", r.get("/v2/company", "X-Api-Key: fixed").status, 404)
+	equal(t, "none", r.get("/v2/company", asClient).status, 200)
+	r.get("/v2/company", "X-Api-Key: other", "X-Subdomain: real-other").passed(t, 200, fine)
+	ask("real-other").passed(t, 200, fine) // now that another has asked for it
+}
+
+// A name whose budgets are forgotten is, too: after as long as Retry-After says there is room.
+func TestStrangeSubdomainsMakeRoom(t *testing.T) {
+	t.Parallel()
+	const window = 2 * time.Second
+	r, _ := withUpstream(t, knowing, practice, api(limiter.Window{Requests: 10_000, Per: window}))
+	proxy.MakeUp(t, r.proxy, account, proxy.Anonymous, proxy.MaxStrange)
+	full := time.Now()
+	refused := r.get("/v2/company", "X-Subdomain: real")
+	if refused.status == 200 && time.Since(full) < window {
+		t.Errorf("there was room before a name was forgotten")
+	}
+	after, _ := strconv.Atoi(refused.header.Get("Retry-After"))
+	time.Sleep(time.Duration(after) * time.Second)
+	r.get("/v2/company", "X-Subdomain: real").passed(t, 200, fine)
 }
 
 // To other accounts the header is of no concern to us: it passes, and is counted with the rest.

@@ -90,7 +90,8 @@ type Proxy struct {
 
 	lastOrigin atomic.Pointer[clientOrigin] // the client's that was last worked out
 
-	writes *writes // that are under way
+	writes    *writes // that are under way
+	companies *companies
 }
 
 // New makes a Proxy. It starts nothing.
@@ -104,7 +105,8 @@ func New(c Config) *Proxy {
 		gzips:     newGzips(),
 		origin:    []string{upstreamOrigin(c.Upstream)},
 
-		writes: newWrites(),
+		writes:    newWrites(),
+		companies: newCompanies(),
 	}
 	p.exchanges.New = p.newExchange
 	p.draining, p.drain = context.WithCancel(context.Background())
@@ -174,6 +176,13 @@ func (p *Proxy) serve(x *exchange, r *http.Request, listener *client) error {
 	}
 	x.account, x.budgets, x.rateLimit = to.account.Name, to.budgets, to.rateLimit
 	x.explainRoute(target, r, to)
+	strange, err := p.companies.admit(to)
+	if err != nil {
+		return err // 429
+	}
+	if strange {
+		defer p.companies.learn(to, x)
+	}
 	x.urls = p.rewriter(x, r, target, client)
 	if x.keyed, err = p.keyed(r, to, target); err != nil {
 		return err // 400

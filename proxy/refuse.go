@@ -214,6 +214,7 @@ func explainOAuth(err error) (refusal, bool) {
 func explainClient(err error) (refusal, bool) {
 	f := refusal{status: http.StatusForbidden, kind: "http_request_denied"}
 	var denied *forbidden
+	var strange *strangeCompanyError
 	switch {
 	case errors.As(err, &denied):
 		f.details = denied.Error() + "; see clients in the proxy's configuration"
@@ -230,6 +231,9 @@ func explainClient(err error) (refusal, bool) {
 		f.details = "there are several accounts and none is the default; name one in X-FreeAgent-Account or as /accounts/NAME/v2/"
 	case errors.Is(err, errSubdomain):
 		f.status, f.details = http.StatusBadRequest, "X-Subdomain must be one name of 1 to 63 letters, digits and hyphens"
+	case errors.As(err, &strange):
+		f.status, f.after = http.StatusTooManyRequests, strange.retryAfter
+		f.details = fmt.Sprintf("FreeAgent has not been seen to know this company, nor %d others that this client asked for of late; correct X-Subdomain, or wait", maxStrange)
 	default:
 		return refusal{}, false
 	}

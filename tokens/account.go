@@ -45,7 +45,7 @@ type account struct {
 	outcome    LastRefresh   // if not ok
 
 	suspicion   suspicion
-	interrupted bool // Close cut a refresh off whose answer nobody saw
+	interrupted bool // Close cut a token request off whose answer nobody saw
 }
 
 // debt is what the store does not have yet, by the right with which it is written.

@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,32 @@ func TestAloneWithoutStore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// But it has nothing to go on with before the store was read: it says so, and does not ask it over and over for those who wait.
+func TestAloneBeforeTheStoreWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := newRig(t)
+		other.authorised()
+		r := newRigOn(t, other.agent, other.store.Store, other.agent.endpoint(), func(c *tokens.Config) { c.Alone = true })
+		asked := 0 // by one flight at a time
+		r.store.on("lock", func() error {
+			asked++
+			time.Sleep(time.Millisecond)
+			return errDisk
+		})
+		r.store.fail("load")
+		_, err := r.tokenWithin(10 * time.Second)
+		if !errors.Is(err, tokens.ErrUnavailable) || !errors.Is(err, tokens.ErrStore) {
+			t.Errorf("got %v, want an *UnavailableError because of the store", err)
+		}
+		if asked > 10 {
+			t.Errorf("the store was asked %d times in 10 s", asked)
+		}
+		r.state(tokens.StateTrouble)
+		r.store.heal("lock", "load")
+		r.token()
+	})
 }
 
 // One that has not, does not spend its refresh token.

@@ -138,6 +138,53 @@ func TestCloseAndTheStore(t *testing.T) {
 	})
 }
 
+// A code that was sent is exchanged to its end, and what it brings is stored: it is good for once.
+func TestCloseFinishesAnExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pair := `{"access_token": "` + secret + `-access-50=", "refresh_token": "` + secret + `-refresh-50=", "expires_in": 3600}`
+		r.agent.then(late(10*time.Second, answer(200, "application/json", pair)))
+		exchanged := make(chan error, 1)
+		go func() { exchanged <- r.Exchange(context.Background(), account, "code", "http://localhost/callback") }()
+		sleep(time.Second)
+		if err := r.closeWithin(30 * time.Second); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-exchanged; err != nil {
+			t.Errorf("Exchange: %v", err)
+		}
+		if got, want := r.stored().RefreshToken, secret+"-refresh-50="; got != want {
+			t.Errorf("stored %q, want %q", got, want)
+		}
+		if err := r.Exchange(context.Background(), account, "code", ""); !errors.Is(err, tokens.ErrClosed) {
+			t.Errorf("Exchange after Close: %v, want ErrClosed", err)
+		}
+		r.refreshes(1)
+	})
+}
+
+// A code, or an imported token, whose answer outlasts Close's patience is named, too.
+func TestCloseCutsOperatorsOff(t *testing.T) {
+	for name, do := range map[string]func(r *rig) error{
+		"code":   func(r *rig) error { return r.Exchange(context.Background(), account, "code", "") },
+		"import": func(r *rig) error { return r.Import(context.Background(), account, r.agent.grant()) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.then(late(25*time.Second, r.agent.refresh))
+			done := make(chan error, 1)
+			go func() { done <- do(r) }()
+			sleep(time.Second)
+			if err := r.closeWithin(5 * time.Second); err == nil || !strings.Contains(err.Error(), `"acme" was cut off`) {
+				t.Errorf("%s: Close: %v, want the account named", name, err)
+			}
+			if err := <-done; err == nil {
+				t.Errorf("%s: it worked", name)
+			}
+		})
+	}
+}
+
 // A refresh that outlasts Close's patience is cut off, and named.
 func TestCloseCutsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -89,7 +89,10 @@ func (f *flight) run() error {
 	}
 	for range maxSpends {
 		c := f.choose()
-		if c.nothing {
+		switch {
+		case c.unread: // there is nothing to go on with
+			return err
+		case c.nothing:
 			return nil
 		}
 		f.epoch = c.epoch
@@ -119,6 +122,7 @@ func (f *flight) lock() (Lease, error) {
 // choice is a refresh token to spend, in the epoch in which it was chosen.
 type choice struct {
 	nothing      bool // needs to be spent
+	unread       bool // the store has not said yet whether there is anything
 	refreshToken string
 	version      int64 // of the grant
 	epoch        int
@@ -136,7 +140,9 @@ func (f *flight) choose() choice {
 	switch {
 	case a.seedDue(now, app) && !f.seedTried:
 		return choice{refreshToken: a.seed.token, version: a.grant.Version, epoch: a.epoch, seed: true}
-	case a.grant.Version == 0, cur.good(now) && cur.token != f.replace:
+	case a.grant.Version == 0:
+		return choice{nothing: true, unread: !a.known}
+	case cur.good(now) && cur.token != f.replace:
 		return choice{nothing: true}
 	case f.refusedIn == a.epoch:
 		return choice{refreshToken: a.grant.PreviousRefresh, version: a.grant.Version, epoch: a.epoch, previous: true}

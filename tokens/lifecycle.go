@@ -193,7 +193,7 @@ func (m *Manager) saveAll() error {
 		if err := m.save(a); err != nil {
 			lost = append(lost, fmt.Errorf("the newest tokens of account %q are not stored: %w", a.name, err))
 		} else if a.interrupted {
-			lost = append(lost, fmt.Errorf("a refresh of account %q was cut off; its new tokens, if any, are not stored", a.name))
+			lost = append(lost, fmt.Errorf("a token request of account %q was cut off; its new tokens, if any, are not stored", a.name))
 		}
 	}
 	return errors.Join(lost...)

@@ -31,11 +31,34 @@ func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
 	}
 	return m.detached(ctx, func(ctx context.Context) error {
 		got, err := m.prove(ctx, name, refreshToken)
+		m.interrupt(a, err)
 		if err != nil {
 			return fmt.Errorf("import into account %q: %w", name, err)
 		}
 		grant := Grant{RefreshToken: refreshToken, RefreshObtained: got.ObtainedAt}.refreshed(got, refreshToken)
 		grant.Seeds = []string{digest(refreshToken)}
+		return m.consent(a, grant)
+	})
+}
+
+// Exchange takes the code of FreeAgent's redirect (see Endpoint.Exchange) for a grant, then does as Put. A code that FreeAgent
+// refuses changes nothing. ctx bounds the waiting; what a code brings that was sent is kept whatever happens to ctx, and though Close
+// begins meanwhile. ErrClosed: it was not sent.
+func (m *Manager) Exchange(ctx context.Context, name, code, redirectURI string) error {
+	a, err := m.account(name)
+	if err != nil {
+		return err
+	}
+	return m.detached(ctx, func(context.Context) error {
+		app, err := m.app(name)
+		if err != nil {
+			return err
+		}
+		grant, err := m.cfg.Endpoint.Exchange(m.life, app, code, redirectURI)
+		m.interrupt(a, err)
+		if err != nil {
+			return err
+		}
 		return m.consent(a, grant)
 	})
 }
@@ -59,6 +82,13 @@ func (m *Manager) prove(ctx context.Context, name, refreshToken string) (Grant, 
 		err = context.Cause(ctx)
 	}
 	return got, err
+}
+
+// interrupt notes that Close cut a token request off, if it did.
+func (m *Manager) interrupt(a *account, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.interrupted = a.interrupted || m.life.Err() != nil && uncertain(err)
 }
 
 // consent makes an operator's grant the account's.

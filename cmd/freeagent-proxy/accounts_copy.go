@@ -76,6 +76,8 @@ func (c *command) copyAccounts(ctx context.Context, from string, names []string)
 	return errors.Join(append(problems, release())...)
 }
 
+var errSameStore = usageError{errors.New("that is the store of this configuration; there is nothing to copy")}
+
 // source is a store that is read while nobody uses it.
 type source struct {
 	store tokens.Store
@@ -85,6 +87,9 @@ type source struct {
 // openSource opens the store of another configuration, or a folder.
 func (c *command) openSource(ctx context.Context, target Config, from string) (source, error) {
 	if info, err := os.Stat(from); err == nil && info.IsDir() {
+		if same(from, target.Store.File) {
+			return source{}, errSameStore
+		}
 		target.Store = StoreConfig{File: from}
 		store, err := openFolderAlone(target)
 		return source{store: store}, err
@@ -95,7 +100,7 @@ func (c *command) openSource(ctx context.Context, target Config, from string) (s
 	}
 	if !cfg.Store.Redis.given() {
 		if same(cfg.Store.File, target.Store.File) {
-			return source{}, usageError{errors.New("both configurations have the same store; there is nothing to copy")}
+			return source{}, errSameStore
 		}
 		store, err := openFolderAlone(cfg)
 		return source{store, &cfg}, err
@@ -135,6 +140,7 @@ func openFolderAlone(cfg Config) (tokens.Store, error) {
 	return store, nil
 }
 
+// same reports whether two paths lead to one folder.
 func same(a, b string) bool {
 	first, err := os.Stat(a)
 	if err != nil {

@@ -5,13 +5,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"freeagent-proxy/internal/admin"
+	"freeagent-proxy/tokens"
 )
 
 // readiness is what /readyz says beside the accounts' state.
@@ -80,33 +83,84 @@ func (s *server) notReady() string {
 	if s.ready.closing.Load() {
 		return "shutting down"
 	}
-	names := slices.Sorted(maps.Keys(s.config().Accounts))
-	if fallback, ok := s.config().DefaultAccount(); ok {
+	cfg := s.config()
+	names := slices.Sorted(maps.Keys(cfg.Accounts))
+	if fallback, ok := cfg.DefaultAccount(); ok {
 		names = []string{fallback}
 	}
-	var reason string
 	for _, name := range names {
 		if _, ok := s.tokens.TokenNow(name); ok && s.tokens.Status(name).Usable {
 			return ""
 		}
-		s.warm(name)
-		if reason == "" {
-			reason = fmt.Sprintf("account %s: %s", name, cmp.Or(s.tokens.Status(name).Reason, "getting an access token"))
-		}
 	}
-	return reason
+	s.warmSome(names)
+	return fmt.Sprintf("account %s: %s", names[0], cmp.Or(s.tokens.Status(names[0]).Reason, "getting an access token"))
 }
 
-// warm gets an account a token, behind the caller's back, if it can have one. The manager sees to it that many calls cost one
-// refresh; but each would wait for it, and anybody may probe, as often as he likes.
-func (s *server) warm(account string) {
-	if _, busy := s.warming.LoadOrStore(account, true); busy {
-		return
+// maxWarm is how many accounts a token is got for at a time, where none is the default: any one makes the proxy ready, and there may be
+// hundreds that nobody calls.
+const maxWarm = 3
+
+// warmSome gets tokens for some of the accounts that have none: those first that can have one, then those in trouble, then those that
+// another process may have authorised; of those that are alike any, so that each has its turn.
+func (s *server) warmSome(names []string) {
+	order := []tokens.State{tokens.StateOK, tokens.StateTrouble}
+	alike := map[tokens.State][]string{}
+	for _, i := range rand.Perm(len(names)) {
+		state := s.tokens.Status(names[i]).State
+		if !slices.Contains(order, state) {
+			order = append(order, state)
+		}
+		alike[state] = append(alike[state], names[i])
 	}
-	go func() {
-		defer s.warming.Delete(account)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_, _ = s.tokens.Token(ctx, account)
-	}()
+	for _, state := range order {
+		for _, name := range alike[state] {
+			if !s.warm(name) {
+				return
+			}
+		}
+	}
+}
+
+// warming is the accounts that a token is being got for.
+type warming struct {
+	mu   sync.Mutex
+	busy map[string]bool
+}
+
+// begin reports whether there is room for one more; begun: it was not among them.
+func (w *warming) begin(account string) (begun, room bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.busy[account]:
+		return false, true
+	case len(w.busy) >= maxWarm:
+		return false, false
+	case w.busy == nil:
+		w.busy = map[string]bool{}
+	}
+	w.busy[account] = true
+	return true, true
+}
+
+func (w *warming) end(account string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.busy, account)
+}
+
+// warm gets an account a token, behind the caller's back, if it can have one. false: enough are being got. The manager sees to it
+// that many calls cost one refresh; but each would wait for it, and anybody may probe, as often as he likes.
+func (s *server) warm(account string) bool {
+	begun, room := s.warming.begin(account)
+	if begun {
+		go func() {
+			defer s.warming.end(account)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, _ = s.tokens.Token(ctx, account)
+		}()
+	}
+	return room
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,6 +167,36 @@ func TestAdminConnect(t *testing.T) {
 	}
 }
 
+// Whoever stops the proxy while it exchanges a code costs nobody the authorisation: it is kept, and the next process has it.
+func TestAdminConnectMeetsSIGTERM(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, approving(), noLimits)
+	p, _ := w.serve()
+	fault(t, w.sim, simulator.Fault{
+		Match: simulator.Match{PathPrefix: "/v2/token_endpoint"}, Kind: simulator.FaultLatency, After: true, Delay: simulator.Duration(time.Second),
+	})
+	connecting := inBackground(func() { // its last page is gone with the proxy
+		someone := newPerson(t)
+		someone.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+			if req.URL.Query().Has("connect") {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		}
+		someone.connect(operatorURL(t, p), account)
+	})
+	eventually(t, "the code at FreeAgent", func() bool { return w.sim.Stats().Tokens.Exchanges == 1 })
+	if code, err := p.stop(syscall.SIGTERM); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &p.stderr)
+	}
+	connecting.Wait()
+	w.sim.ClearFaults()
+	_, url := w.serve()
+	if status, body := call(t, w.client(false), http.MethodGet, url+"/v2/company"); status != http.StatusOK {
+		t.Errorf("after a restart: %d %s", status, body)
+	}
+}
+
 // What is connected at one replica serves at the other at once; with Redis away nothing is spent.
 func TestAdminConnectAtReplicas(t *testing.T) {
 	t.Parallel()
@@ -263,5 +294,46 @@ accounts: {%s: {app: main}}
 	}
 	if log := p.stderr.String(); strings.Count(log, "a wrong password at the admin page") != 1 || !strings.Contains(log, `"from":"192.0.2.7"`) {
 		t.Error(log)
+	}
+}
+
+// Where no account is the default, a look gets tokens for a few of those whose tokens have ended, until one is ready: not for hundreds.
+func TestReadinessWarmsFew(t *testing.T) {
+	t.Parallel()
+	const accounts, life = 12, time.Second
+	switches := simNoLimits
+	switches.AccessTokenLifetime = simulator.Duration(life)
+	w := newSimulated(t, switches, "")
+	var names []string
+	for i := range accounts {
+		names = append(names, fmt.Sprintf("acme-%d: {app: main}", i))
+	}
+	w.accounts = strings.Join(names, ", ")
+	w.configure(w.simURL, reloadable+noLimits)
+	p, _ := w.serve()
+	for i := range accounts {
+		importing := w.start("accounts", "import", fmt.Sprintf("acme-%d", i))
+		_, _ = io.WriteString(importing.stdin, w.sim.Authorize(fmt.Sprint("owner-", i)))
+		importing.stdin.Close()
+		if code, err := importing.wait(); err != nil || code != exitOK {
+			t.Fatalf("import: exit code %d, %v: %s", code, err, &importing.stderr)
+		}
+	}
+	switches.AccessTokenLifetime = simulator.Duration(time.Hour)
+	if err := w.sim.Configure(switches); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(life) // until the last token has ended
+	page, client := operatorURL(t, p), w.client(false)
+	before := w.sim.Stats().Tokens.RefreshRequests
+	for _, path := range []string{"/metrics", "/api/status", "/readyz"} {
+		call(t, client, http.MethodGet, page+path)
+	}
+	eventually(t, "ready", func() bool {
+		status, _ := call(t, client, http.MethodGet, page+"/readyz")
+		return status == http.StatusOK
+	})
+	if got := w.sim.Stats().Tokens.RefreshRequests - before; got < 1 || got > maxWarm {
+		t.Errorf("%d refreshes for a proxy that is ready with one", got)
 	}
 }

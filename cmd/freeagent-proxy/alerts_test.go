@@ -25,7 +25,7 @@ func TestAlerts(t *testing.T) {
 	w.fire(t, "", "Absent")
 	var sites sync.WaitGroup
 	for _, site := range []func(*testing.T, *watcher){
-		redisGoes, notYetAuthorised, pausedByFreeAgent, flooded, troubleUpstream, timeRunsOut,
+		redisGoes, notYetAuthorised, pausedByFreeAgent, flooded, troubleUpstream, timeRunsOut, misconfigured,
 	} {
 		sites.Go(func() { site(t, w) })
 	}
@@ -180,6 +180,17 @@ func timeRunsOut(t *testing.T, w *watcher) {
 	if resp, err := site.ask(strings.TrimPrefix(s.url, "http://"), &tls.Config{}); err == nil {
 		t.Errorf("the former listener answers %d", resp.StatusCode)
 	}
+}
+
+// The configuration that is written cannot be used.
+func misconfigured(t *testing.T, w *watcher) {
+	const job = "freeagent-proxy-misconfigured"
+	site := newReloaded(t, simNoLimits, noLimits)
+	w.watch(t, job, site.scraped())
+	site.become(noLimits+"log: {level: loud}\n", "the configuration cannot be used")
+	w.fire(t, job, "ReloadRefused")
+	site.become(noLimits, "configuration reloaded")
+	w.clear(t, job, "ReloadRefused")
 }
 
 // restrict authorises the account for so long.

@@ -76,6 +76,9 @@ func (c *command) authorize(ctx context.Context, account, redirect string, paste
 	if err != nil {
 		return err
 	}
+	if err := proveStore(ctx, cfg, account); err != nil { // again, since approving takes minutes, and the code is good for once
+		return err
+	}
 	grant, err := endpoint.Exchange(ctx, a.app, code, redirect)
 	if err != nil {
 		return fmt.Errorf("exchange the code: %w", err)
@@ -163,7 +166,7 @@ func (a authorization) codeIn(values url.Values) (string, error) {
 // receiveCode listens where the redirect URI points and waits for the browser.
 func (c *command) receiveCode(ctx context.Context, a authorization, approve string) (string, error) {
 	redirect, err := url.Parse(a.redirectURI)
-	if err != nil || redirect.Scheme != "http" || redirect.Host == "" {
+	if err != nil || redirect.Scheme != "http" || redirect.Hostname() == "" || redirect.Port() == "" {
 		return "", usageError{fmt.Errorf("redirect URI %q is not http://localhost:PORT/PATH; for another one use --paste", a.redirectURI)}
 	}
 	listener, err := net.Listen("tcp", redirect.Host)

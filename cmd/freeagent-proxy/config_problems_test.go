@@ -164,6 +164,7 @@ func TestConfigProblems(t *testing.T) {
 		{`store: {file: x, redis: {url: 'redis://localhost'}}` + sealed, `store.file: grants are kept in store.redis already; keep one of the two`},
 		{`store: {redis: {url: 'http://localhost'}}` + sealed, `store.redis.url: must begin with redis://`},
 		{`store: {redis: {url: 'redis://user:secret@local host'}}` + sealed, `store.redis.url: is not a URL`},
+		{`store: {redis: {url: x}}` + sealed, `store.redis.url: must begin with redis://`},
 		{`store: {redis: {url: 'redis://'}}` + sealed, `store.redis.url: has no host`},
 		{`store: {redis: {url: 'redis://localhost/x'}}` + sealed, `store.redis.url: has no usable database`},
 		{`store: {redis: {url: 'redis://localhost?pool=3'}}` + sealed, `store.redis.url: has an unknown parameter "pool"`},

@@ -29,25 +29,18 @@ func (s *server) beginConnect(ctx context.Context, account, redirectURI, state s
 
 // finishConnect is admin.Config's Finish. What it keeps serves here at once, and at the other replicas as soon as they hear of it.
 func (s *server) finishConnect(ctx context.Context, account, redirectURI, code string) error {
-	app, ok := s.app(account)
-	if !ok {
-		return admin.ErrUnknown
-	}
-	if s.ready.closing.Load() {
-		return errors.New("the proxy is shutting down")
-	}
 	if err := s.proveConnect(ctx, account); err != nil { // the code is good for once
 		return err
 	}
-	grant, err := newEndpoint(s.config()).Exchange(ctx, app, code, redirectURI)
-	switch {
+	switch err := s.tokens.Exchange(ctx, account, code, redirectURI); {
+	case errors.Is(err, tokens.ErrUnknownAccount):
+		return admin.ErrUnknown
+	case errors.Is(err, tokens.ErrClosed):
+		return errors.New("the proxy is shutting down")
 	case errors.Is(err, tokens.ErrReauthorize):
 		return fmt.Errorf("%w: %w", admin.ErrRefused, err)
-	case err != nil:
+	case errors.Is(err, tokens.ErrUnavailable):
 		return fmt.Errorf("%w: %w", admin.ErrTrouble, err)
-	}
-	grant.Account = account
-	switch err := s.tokens.Put(ctx, grant); {
 	case errors.Is(err, tokens.ErrStore):
 		return fmt.Errorf("%w: %w", admin.ErrUnsaved, err)
 	default:

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/simulator"
+	"freeagent-proxy/tokens"
 )
 
 // oneAMinute leaves room for one request a minute, and lets others wait for it.
@@ -157,5 +159,24 @@ func TestSecondSIGTERM(t *testing.T) {
 	}
 	if slow := <-d.slow; slow.err == nil {
 		t.Errorf("what was sent: %+v; want a broken connection", slow)
+	}
+}
+
+// A command that finds the store in the hands of a process that takes no more work says what that may be.
+func TestCommandMeetsShutdown(t *testing.T) {
+	t.Parallel()
+	w := newSimulated(t, simNoLimits, "")
+	w.configure(w.simURL, reloadable+noLimits)
+	store, err := tokens.OpenFile(tokens.FileConfig{Dir: filepath.Join(w.folder, "store")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	p := w.start("accounts", "remove", account)
+	if code, err := p.wait(); err != nil || code != exitFailed {
+		t.Errorf("exit code %d, %v; want 1", code, err)
+	}
+	if got, want := p.stderr.String(), "it may be shutting down: try again when it has ended"; !strings.Contains(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

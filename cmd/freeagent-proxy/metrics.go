@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +61,16 @@ func namesOf(cfg Config) *names {
 		n.budgets[refreshBudget(account, nil).Key] = true
 	}
 	return n
+}
+
+// without is what n names and the other does not.
+func (n *names) without(other *names) *names {
+	rest := func(ours, theirs map[string]bool) map[string]bool {
+		ours = maps.Clone(ours)
+		maps.DeleteFunc(ours, func(name string, _ bool) bool { return theirs[name] })
+		return ours
+	}
+	return &names{rest(n.clients, other.clients), rest(n.accounts, other.accounts), rest(n.budgets, other.budgets)}
 }
 
 func (n *names) client(name string) string {

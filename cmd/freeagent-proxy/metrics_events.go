@@ -14,6 +14,7 @@ import (
 // counts is what happened since the process began.
 type counts struct {
 	names     atomic.Pointer[names]
+	mu        sync.Mutex // held while they are replaced, or a label is taken from them to count an event
 	requests  *requestCounts
 	refreshes *prometheus.CounterVec
 	pauses    *prometheus.CounterVec
@@ -25,7 +26,6 @@ type counts struct {
 // newCounts begins all that can be counted at 0, so that the first time it happens is an increase.
 func newCounts(cfg Config) *counts {
 	c := &counts{
-		requests: newRequestCounts(),
 		refreshes: counterVec("refreshes_total",
 			"Refreshes that this process began, by how they ended: ok, refused (by FreeAgent), or trouble (no new token for now, be it for FreeAgent or the store).",
 			"account", "outcome"),
@@ -42,14 +42,20 @@ func newCounts(cfg Config) *counts {
 			Help:      "How often this process lost Redis, or found it without what it had counted there.",
 		})
 	}
+	c.requests = newRequestCounts(&c.names)
 	c.follow(cfg)
 	return c
 }
 
-// follow takes over what the configuration names. It may be called again when that changes.
+// follow takes over what the configuration names. It may be called again when that changes: of what it does not name any more nothing is
+// told.
 func (c *counts) follow(cfg Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := namesOf(cfg)
-	c.names.Store(n)
+	if former := c.names.Swap(n); former != nil {
+		c.forget(former.without(n))
+	}
 	for account := range n.accounts {
 		c.requests.begin(account)
 		for _, outcome := range refreshOutcomes {
@@ -64,6 +70,18 @@ func (c *counts) follow(cfg Config) {
 	}
 }
 
+// forget ends the series of what is configured no more.
+func (c *counts) forget(gone *names) {
+	for account := range gone.accounts {
+		c.refreshes.DeletePartialMatch(prometheus.Labels{"account": account})
+	}
+	for budget := range gone.budgets {
+		c.pauses.DeletePartialMatch(prometheus.Labels{"budget": budget})
+		c.shrunk.DeletePartialMatch(prometheus.Labels{"budget": budget})
+	}
+	c.requests.forget(gone)
+}
+
 func (c *counts) collectors() []prometheus.Collector {
 	all := append(c.requests.collectors(), c.refreshes, c.pauses, c.shrunk, c.degraded.now, c.degraded.times)
 	if c.outages != nil {
@@ -73,7 +91,7 @@ func (c *counts) collectors() []prometheus.Collector {
 }
 
 // request counts what became of a request.
-func (c *counts) request(s *proxy.Served) { c.requests.count(s, c.names.Load()) }
+func (c *counts) request(s *proxy.Served) { c.requests.count(s) }
 
 // refreshOutcomes are the events that end a refresh.
 var refreshOutcomes = map[tokens.EventKind]tokens.Outcome{
@@ -84,6 +102,8 @@ var refreshOutcomes = map[tokens.EventKind]tokens.Outcome{
 
 // token counts what happened to an account.
 func (c *counts) token(e tokens.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	outcome, ended := refreshOutcomes[e.Kind]
 	if ended && c.names.Load().accounts[e.Account] {
 		c.refreshes.WithLabelValues(e.Account, string(outcome)).Inc()
@@ -92,6 +112,8 @@ func (c *counts) token(e tokens.Event) {
 
 // limit counts what happened to a budget, or to where it is counted.
 func (c *counts) limit(e limiter.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch e.Kind {
 	case limiter.BudgetPaused:
 		c.pauses.WithLabelValues(c.names.Load().budget(e.Key)).Inc()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"freeagent-proxy/limiter"
+	"freeagent-proxy/proxy"
 	"freeagent-proxy/tokens"
 )
 
@@ -90,7 +92,7 @@ func TestFollow(t *testing.T) {
 	c.request(served())
 	c.follow(Config{
 		Accounts: map[string]AccountConfig{account: {}, "new": {}},
-		Clients:  map[string]ClientConfig{"nightly": {}},
+		Clients:  map[string]ClientConfig{"billing": {}, "nightly": {}},
 	})
 	s := served()
 	s.Client, s.Account = "nightly", "new"
@@ -105,5 +107,54 @@ func TestFollow(t *testing.T) {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("want %s in %s", line, text)
 		}
+	}
+}
+
+// What it names no more is told of no more, also when a request of it is still under way; named again it begins at 0.
+func TestFollowForgets(t *testing.T) {
+	t.Parallel()
+	c := counted()
+	former := *c.names.Load()
+	with := func(client, account string) *proxy.Served {
+		s := served()
+		s.Client, s.Account = client, account
+		return s
+	}
+	c.follow(Config{
+		Accounts: map[string]AccountConfig{account: {}, "gone": {}},
+		Clients:  map[string]ClientConfig{"billing": {}, "left": {}},
+	})
+	for _, s := range []*proxy.Served{with("billing", "gone"), with("left", account), with("left", "gone"), with("billing", account)} {
+		c.request(s)
+	}
+	under := (*c.requests.callers.Load())[caller{"left", "gone"}]
+	c.token(tokens.Event{Account: "gone", Kind: tokens.EventRefreshed})
+	c.follow(Config{
+		Accounts: map[string]AccountConfig{account: {}},
+		Clients:  map[string]ClientConfig{"billing": {}},
+	})
+	if got := *c.names.Load(); !reflect.DeepEqual(got, former) {
+		t.Errorf("names %v, want %v", got, former)
+	}
+	c.request(with("left", "gone"))
+	c.requests.open(under, answerKind{method: "PUT", status: 200}) // as if it had found its caller just before
+	c.token(tokens.Event{Account: "gone", Kind: tokens.EventRefreshed})
+	text := scrapeOf(c.collectors())
+	if strings.Contains(text, `"gone"`) || strings.Contains(text, `"left"`) || strings.Contains(text, `"api/gone"`) {
+		t.Errorf("still told of: %s", text)
+	}
+	for _, line := range []string{
+		`freeagent_proxy_requests_total{account="acme",answered_by="upstream",client="billing",method="GET",status="200"} 1`,
+		`freeagent_proxy_requests_total{account="-",answered_by="upstream",client="unknown",method="GET",status="200"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("want %s in %s", line, text)
+		}
+	}
+	c.follow(Config{Accounts: map[string]AccountConfig{"gone": {}}, Clients: map[string]ClientConfig{"billing": {}}})
+	c.request(with("billing", "gone"))
+	const again = `freeagent_proxy_requests_total{account="gone",answered_by="upstream",client="billing",method="GET",status="200"} 1`
+	if text := scrapeOf(c.collectors()); !strings.Contains(text, again+"\n") {
+		t.Errorf("want %s in %s", again, text)
 	}
 }

@@ -26,8 +26,9 @@ type requestCounts struct {
 	refusals *prometheus.CounterVec
 
 	refused map[string]prometheus.Counter // by error
+	names   *atomic.Pointer[names]        // what labels may say
 	callers atomic.Pointer[map[caller]*callerSeries]
-	mu      sync.Mutex // held by who replaces a map
+	mu      sync.Mutex // held by who replaces a map, makes series, or ends some
 }
 
 // caller is who asked, and for which account.
@@ -81,8 +82,9 @@ var refusalErrors = []string{
 	"http_response_timeout", "proxy_internal_error",
 }
 
-func newRequestCounts() *requestCounts {
+func newRequestCounts(names *atomic.Pointer[names]) *requestCounts {
 	c := &requestCounts{
+		names: names,
 		total: counterVec("requests_total", "Requests whose answer has ended, by who asked, what was answered, and by whom: upstream (FreeAgent) or proxy.",
 			"client", "account", "method", "status", "answered_by"),
 		duration: histogramVec("request_duration_seconds", "From a request's header to the end of its answer.", durationBuckets, "account", "answered_by"),
@@ -116,10 +118,10 @@ func (c *requestCounts) begin(account string) {
 }
 
 // count counts a request.
-func (c *requestCounts) count(s *proxy.Served, n *names) {
+func (c *requestCounts) count(s *proxy.Served) {
 	from := (*c.callers.Load())[caller{s.Client, s.Account}]
 	if from == nil {
-		from = c.meet(caller{s.Client, s.Account}, n)
+		from = c.meet(caller{s.Client, s.Account})
 	}
 	kind := answerKind{knownMethod(s.Method), s.Status, s.Upstream}
 	to := (*from.answers.Load())[kind]
@@ -158,10 +160,10 @@ func (to *accountSeries) count(s *proxy.Served) {
 }
 
 // meet makes what a caller's requests are counted in, and keeps it if the configuration knows the caller.
-func (c *requestCounts) meet(who caller, n *names) *callerSeries {
+func (c *requestCounts) meet(who caller) *callerSeries {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	from := &callerSeries{caller: caller{n.client(who.client), n.account(who.account)}}
+	from := &callerSeries{caller: c.labels(who)}
 	from.answers.Store(&map[answerKind]*answerSeries{})
 	if from.account != noAccount {
 		from.series = c.account(from.caller)
@@ -172,6 +174,12 @@ func (c *requestCounts) meet(who caller, n *names) *callerSeries {
 		c.callers.Store(&callers)
 	}
 	return from
+}
+
+// labels are what a caller is called. c.mu is held, so that no series is made of a name that is just being forgotten.
+func (c *requestCounts) labels(who caller) caller {
+	n := c.names.Load()
+	return caller{n.client(who.client), n.account(who.account)}
 }
 
 func (c *requestCounts) account(who caller) *accountSeries {
@@ -195,10 +203,10 @@ func (c *requestCounts) open(from *callerSeries, kind answerKind) *answerSeries 
 	if kind.upstream {
 		answeredBy = "upstream"
 	}
-	status := statusLabel(kind.status)
+	status, who := statusLabel(kind.status), c.labels(from.caller)
 	to := &answerSeries{
-		total:    c.total.WithLabelValues(from.client, from.account, kind.method, status, answeredBy),
-		duration: c.duration.WithLabelValues(from.account, answeredBy),
+		total:    c.total.WithLabelValues(who.client, who.account, kind.method, status, answeredBy),
+		duration: c.duration.WithLabelValues(who.account, answeredBy),
 	}
 	if status != other {
 		answers := maps.Clone(*from.answers.Load())
@@ -206,6 +214,26 @@ func (c *requestCounts) open(from *callerSeries, kind answerKind) *answerSeries 
 		from.answers.Store(&answers)
 	}
 	return to
+}
+
+// forget ends the series of clients and accounts that are configured no more.
+func (c *requestCounts) forget(gone *names) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	callers := maps.Clone(*c.callers.Load())
+	maps.DeleteFunc(callers, func(who caller, _ *callerSeries) bool { return gone.clients[who.client] || gone.accounts[who.account] })
+	c.callers.Store(&callers)
+	vectors := []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		c.total, c.duration, c.upstream, c.waiting, c.replays, c.doubtful, c.kept, // of which each has one of the two labels, or both
+	}
+	for _, vector := range vectors {
+		for client := range gone.clients {
+			vector.DeletePartialMatch(prometheus.Labels{"client": client})
+		}
+		for account := range gone.accounts {
+			vector.DeletePartialMatch(prometheus.Labels{"account": account})
+		}
+	}
 }
 
 // knownMethod is a method that FreeAgent's API has, or "other". The proxy refuses the others.

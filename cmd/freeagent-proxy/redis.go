@@ -122,8 +122,8 @@ func readRedisURL(text string, o *redis.UniversalOptions) (secure bool, err erro
 
 // oneHost takes all hosts but the first out of a URL, which is to have one only.
 func oneHost(text string) (one string, more []string) {
-	begin := strings.Index(text, "://") + len("://")
-	end := len(text)
+	_, behind, _ := strings.Cut(text, "://")
+	begin, end := len(text)-len(behind), len(text)
 	if i := strings.IndexAny(text[begin:], "/?#"); i >= 0 {
 		end = begin + i
 	}

@@ -110,7 +110,7 @@ type server struct {
 	exposed http.Handler                 // /metrics
 	gates   []*gate                      // of those for programs
 	ready   readiness
-	warming sync.Map // accounts that a token is being got for
+	warming warming
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
 

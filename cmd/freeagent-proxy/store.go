@@ -132,7 +132,7 @@ func openGrants(ctx context.Context, cfg Config) (g grants, release func() error
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("%w, and it does not answer: %w", err, controlErr)
+			return nil, nil, fmt.Errorf("%w; it does not answer, so it may be shutting down: try again when it has ended: %w", err, controlErr)
 		}
 	}
 }

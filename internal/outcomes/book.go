@@ -47,7 +47,7 @@ type Book struct {
 	held    map[string]*Claim // by id: all that run, or whose outcome is not stored
 	recent  recent
 	trouble error // of the store, as it was told
-	refused Name  // what it last did not begin: whose, without the key
+	refused Name  // whose record it last did not take, without the key
 }
 
 func newBook(cfg Config, s store) *Book {
@@ -73,7 +73,7 @@ func (b *Book) Begin(ctx context.Context, name Name, print Fingerprint) (*Claim,
 	}
 	var found *record
 	err := b.try(ctx, func() (err error) { found, err = b.store.begin(ctx, &c.record); return err })
-	if !errors.Is(err, ErrFull) {
+	if !errors.Is(err, ErrFull) && found == nil { // else nothing was written
 		b.note(err)
 	}
 	switch {
@@ -81,7 +81,8 @@ func (b *Book) Begin(ctx context.Context, name Name, print Fingerprint) (*Claim,
 		b.release(c)
 		return nil, nil, err
 	case err != nil: // if it was claimed after all, it is free again soon: the owner shows no life
-		b.refuse(c, name)
+		b.release(c)
+		b.refuse(&c.record)
 		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case found != nil:
 		b.release(c)
@@ -117,12 +118,11 @@ func (b *Book) claim(name Name, print Fingerprint) (c *Claim, here *record) {
 	return c, nil
 }
 
-// refuse lets go of a name that the store has not taken.
-func (b *Book) refuse(c *Claim, name Name) {
-	b.release(c)
+// refuse remembers whose record the store has not taken.
+func (b *Book) refuse(r *record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refused = Name{Account: name.Account, Client: name.Client}
+	b.refused = Name{Account: r.account, Client: r.client}
 }
 
 // release lets go of a name in this process.

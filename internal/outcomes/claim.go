@@ -40,6 +40,7 @@ func (c *Claim) Leave() error {
 	case isTaken(err):
 		return fmt.Errorf("%w: %w", ErrRunning, err)
 	default:
+		c.book.refuse(r)
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 }
@@ -108,7 +109,17 @@ func (c *Claim) store() {
 	defer cancel()
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
-	c.book.note(c.offer(ctx))
+	c.offered(c.offer(ctx))
+}
+
+// offered notes how the store did. That it let go of a record does not say that it takes any. The turn is held.
+func (c *Claim) offered(err error) {
+	if err != nil {
+		c.book.refuse(&c.record)
+	}
+	if err != nil || !c.dropped {
+		c.book.note(err)
+	}
 }
 
 // offer writes or removes the record of a settled claim. The turn is held.

@@ -33,14 +33,14 @@ type file struct {
 
 // scope is what one client keeps in one account.
 type scope struct {
-	made  bool // its folder
-	units int
+	units  int
+	broken bool // its last write failed
 }
 
 // OpenFile opens the folder, and makes it if it is missing.
 func OpenFile(dir string, cfg Config) (*Book, error) {
 	f := &file{dir: dir, scopes: make(map[string]*scope)}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), syncDir(filepath.Dir(dir))); err != nil {
 		return nil, fileError("make", dir, err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -49,7 +49,7 @@ func OpenFile(dir string, cfg Config) (*Book, error) {
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			f.scopes[e.Name()] = &scope{made: true}
+			f.scopes[e.Name()] = &scope{}
 		}
 	}
 	f.sweep()
@@ -81,12 +81,7 @@ func (f *file) begin(_ context.Context, r *record) (*record, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && expired(info):
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.scope(r).units >= MaxUnits {
-			return nil, ErrFull
-		}
-		return nil, nil
+		return nil, f.admit(r)
 	case err != nil:
 		return nil, fileError("look at", path, err)
 	}
@@ -97,30 +92,77 @@ func (f *file) begin(_ context.Context, r *record) (*record, error) {
 	return found, nil
 }
 
+// admit lets a record come, unless it could not be kept. Nothing is written for one that waits; but where the last write failed it is
+// tried, so that a request learns of it now, and the operator hears that it is over when it is.
+func (f *file) admit(r *record) error {
+	f.mu.Lock()
+	s := f.scope(r)
+	full, broken := s.units >= MaxUnits, s.broken
+	f.mu.Unlock()
+	if broken {
+		path := filepath.Join(filepath.Dir(f.path(r)), "."+r.id+"0") // as a crash leaves them
+		if err := f.inFolder(path, func() error { return probeFile(path) }); err != nil {
+			return fileError("write", path, err)
+		}
+		f.tell(s, nil)
+	}
+	if full {
+		return ErrFull
+	}
+	return nil
+}
+
+// probeFile writes a file as large as most records, and removes it.
+func probeFile(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, most))
+	return errors.Join(err, file.Sync(), file.Close(), os.Remove(path))
+}
+
 func expired(info fs.FileInfo) bool { return time.Since(info.ModTime()) > Life }
 
 func (f *file) put(_ context.Context, r *record) (lost bool, err error) {
 	f.mu.Lock()
 	s := f.scope(r)
-	made := s.made
 	f.mu.Unlock()
 	path := f.path(r)
-	if !made {
-		if err := makeDir(filepath.Dir(path)); err != nil {
-			return false, fileError("make", filepath.Dir(path), err)
-		}
-	}
 	f.writing.RLock()
-	err = writeFile(path, r.sealed)
+	err = f.inFolder(path, func() error { return writeFile(path, r.sealed) })
 	f.writing.RUnlock()
+	f.tell(s, err)
 	if err != nil {
 		return false, fileError("write", path, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.made = true
 	s.units += r.units
 	return false, nil
+}
+
+// tell notes how a write into a scope ended.
+func (f *file) tell(s *scope, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.broken = err != nil
+}
+
+// inFolder writes a file, and makes its scope's folder if there is none: it is the first one, or somebody has removed the folder.
+// The folder of all scopes is not made again: if that is gone it may be on a disk that comes back, with what is known.
+func (f *file) inFolder(path string, write func() error) error {
+	err := write()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := syncDir(f.dir); err != nil { // its name, too, must survive a power cut
+		return err
+	}
+	return write()
 }
 
 // forget removes the record. Its units are counted anew when the folder is swept.
@@ -196,14 +238,6 @@ func (f *file) expire(path string) {
 	}
 }
 
-// makeDir makes a folder whose name survives a power cut.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
-
 // fileError names the file, what is wrong with it and what to do.
 func fileError(doing, path string, err error) error {
 	var errno syscall.Errno
@@ -216,6 +250,8 @@ func fileError(doing, path string, err error) error {
 		remedy = "; make it readable and writable for the user that runs freeagent-proxy"
 	case syscall.ENOSPC, syscall.EDQUOT:
 		remedy = "; free some space for it"
+	case syscall.ENOENT:
+		remedy = "; its folder was there when the proxy started: mount or restore it"
 	}
 	return fmt.Errorf("%s %s: %w%s", doing, path, errno, remedy)
 }

@@ -100,6 +100,62 @@ func TestDiskFails(t *testing.T) {
 	answers(t, s.open(), created)
 }
 
+// A folder that takes nothing is told of once, not with each request, and so is that it is back, though nobody asks for anything.
+func TestFolderIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	told := make(chan error, 100)
+	b, err := outcomes.OpenFile(s.dir, outcomes.Config{Sealer: s.sealer, Degraded: func(err error) { told <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Halt)
+	keepOne(t, b)
+	unsent := claims(t, b, named("unsent"))
+	away := s.dir + "-away"
+	if err := os.Rename(s.dir, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := unsent.Leave(); !errors.Is(err, outcomes.ErrUnavailable) {
+		t.Errorf("Leave: %v, want %v", err, outcomes.ErrUnavailable)
+	}
+	unsent.Drop()
+	for range 3 {
+		if _, _, err := begin(b, named("new"), first); !errors.Is(err, outcomes.ErrUnavailable) {
+			t.Errorf("Begin: %v, want %v", err, outcomes.ErrUnavailable)
+		}
+	}
+	if _, err := os.Stat(s.dir); err == nil {
+		t.Error("the folder was made anew, without what is known")
+	}
+	if err := <-told; err == nil || len(told) > 0 {
+		t.Errorf("told %v, and %d times more", err, len(told))
+	}
+	if err := os.Rename(away, s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; err != nil {
+		t.Errorf("told %v, want that the store is well", err)
+	}
+	answers(t, b, created)
+	c := claims(t, b, named("new"))
+	leaves(t, c)
+	c.Drop()
+}
+
+// Whoever removes what is kept of a client lets its next writes begin anew.
+func TestScopeIsRemoved(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	b := s.open()
+	keepOne(t, b)
+	if err := os.RemoveAll(filepath.Dir(filepath.Join(s.dir, outcomes.Path(invoice)))); err != nil {
+		t.Fatal(err)
+	}
+	keepOne(t, b)
+	answers(t, b, created)
+}
+
 // What is kept is counted anew at the start.
 func TestFilesAreCounted(t *testing.T) {
 	t.Parallel()

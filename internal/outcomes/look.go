@@ -44,8 +44,8 @@ func (b *Book) look(ctx context.Context) {
 	}
 }
 
-// ask finds out whether the store is well again after it refused to begin something, which may be the last thing that it is
-// asked for a long time.
+// ask finds out whether the store is well again after it refused something, which may be the last thing that it is asked for a long
+// time.
 func (b *Book) ask(ctx context.Context) {
 	b.mu.Lock()
 	name, bad := b.refused, b.trouble != nil
@@ -72,8 +72,8 @@ func (b *Book) flush(ctx context.Context) (left int) {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		err := c.offer(ctx)
 		cancel()
+		c.offered(err)
 		<-c.turn
-		b.note(err)
 		if err != nil {
 			left++
 		}

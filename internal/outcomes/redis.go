@@ -28,9 +28,9 @@ type shared struct {
 // waitFor is how long they are: as for grants.
 const waitFor = 500 * time.Millisecond
 
-// DefaultLease is how long a replica is believed to live without a sign of life: long against a hiccup, short for those
+// defaultLease is how long a replica is believed to live without a sign of life: long against a hiccup, short for those
 // who wait to hear what became of a write.
-const DefaultLease = 15 * time.Second
+const defaultLease = 15 * time.Second
 
 var (
 	//go:embed begin.lua
@@ -46,10 +46,10 @@ var (
 )
 
 // NewRedis keeps outcomes in Redis, which it connects to when it is first used. The client stays the caller's to close, and
-// must end its calls with their contexts (ContextTimeoutEnabled). lease 0: DefaultLease.
+// must end its calls with their contexts (ContextTimeoutEnabled). lease 0: 15 s.
 func NewRedis(client redis.UniversalClient, lease time.Duration, cfg Config) *Book {
 	if lease == 0 {
-		lease = DefaultLease
+		lease = defaultLease
 	}
 	return newBook(cfg, &shared{client, lease, cfg.WaitReplicas})
 }
