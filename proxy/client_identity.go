@@ -58,6 +58,7 @@ func (s *settings) openClients(c *Config, standIns standIns) {
 			s.clients.byNetwork = append(s.clients.byNetwork, network{prefix.Masked(), opened})
 		}
 	}
+	s.clients.weigh()
 	slices.SortFunc(s.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
 }
 
