@@ -184,11 +184,14 @@ func (b *budget) usage(want *Budget, w Window, now, guard time.Duration) Usage {
 	} else if b.open > 0 {
 		u.Reset = length
 	}
-	if b.paused > now {
-		u.Reset = max(u.Reset, b.paused-now)
-		return u
-	}
 	u.Remaining = max(0, b.limit(want, w, now)-b.open-counted)
+	switch pause := b.paused - now; {
+	case pause <= 0:
+	case u.Remaining > 0: // from the end of the pause on
+		u.Remaining, u.Reset = 0, pause
+	default:
+		u.Reset = max(u.Reset, pause)
+	}
 	return u
 }
 

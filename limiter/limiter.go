@@ -66,7 +66,7 @@ type Request struct {
 type Usage struct {
 	Window    Window
 	Remaining int           // permits that could be taken now, beyond the headroom; 0 while paused
-	Reset     time.Duration // until the oldest counted permit leaves the window and a pause is over; 0 when there is neither
+	Reset     time.Duration // until more can be taken: the oldest counted permit leaves the window, or a pause is over; 0 when there is neither
 }
 
 // ErrClosed is returned to all who wait, and to all who ask, once the limiter shuts down.

@@ -202,7 +202,17 @@ func TestUsage(t *testing.T) {
 		l.Pause("acme", 2*time.Minute)
 		check("paused",
 			limiter.Usage{Window: minute, Reset: 120 * time.Second},
-			limiter.Usage{Window: hour, Reset: 3540 * time.Second})
+			limiter.Usage{Window: hour, Reset: 120 * time.Second}) // eight may go then
+		for range 7 {
+			time.Sleep(2 * time.Minute)
+			send(t, l, request(0, b))
+		}
+		time.Sleep(2 * time.Minute)
+		send(t, l, request(0, b)) // the tenth of the hour, 16 minutes later
+		l.Pause("acme", time.Minute)
+		check("paused, the hour used up",
+			limiter.Usage{Window: minute, Reset: time.Minute},
+			limiter.Usage{Window: hour, Reset: 2580 * time.Second})
 	})
 }
 

@@ -124,6 +124,7 @@ func shareOf(windows []limiter.Window, share float64) []limiter.Window {
 type passage struct {
 	client    *client
 	account   *account
+	weight    int
 	subdomain string // X-Subdomain, if it is ours to say
 	budgets   []limiter.Budget
 	rateLimit *rateLimit
@@ -153,7 +154,7 @@ func (s *settings) route(r *http.Request, t target, c *client) (passage, error) 
 	if err != nil {
 		return passage{}, err
 	}
-	to := passage{c, found.account, subdomain, found.budgets, found.rateLimit}
+	to := passage{c, found.account, found.weight, subdomain, found.budgets, found.rateLimit}
 	if found.Practice && subdomain != strings.ToLower(c.Subdomain) {
 		to.budgets = found.counted(c, subdomain)
 		to.rateLimit = found.told(to.budgets)

@@ -117,7 +117,7 @@ func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) 
 // permit takes a permit. It is the wait for one that ends when the client leaves: what need not wait is
 // passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
-	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.client.Weight}
+	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.weight}
 	if s.client == s.x.settings.clients.self {
 		request.Budgets = aside(s.budgets)
 	}

@@ -58,6 +58,7 @@ func (s *settings) openClients(c *Config, standIns standIns) {
 			s.clients.byNetwork = append(s.clients.byNetwork, network{prefix.Masked(), opened})
 		}
 	}
+	s.clients.weigh()
 	slices.SortFunc(s.clients.byNetwork, func(a, b network) int { return cmp.Compare(b.Bits(), a.Bits()) })
 }
 
@@ -85,15 +86,15 @@ func (c *clients) recognise(r *http.Request) *client {
 		return nil
 	}
 	if key := apiKey(r); key != "" {
-		return c.withKey(key)
+		return c.holder(key)
 	}
 	scheme, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	var found *client
 	switch credentials = strings.TrimSpace(credentials); {
 	case strings.EqualFold(scheme, "Bearer"):
-		found = c.bearer(credentials)
+		found = c.holder(credentials)
 	case strings.EqualFold(scheme, "Basic"):
-		found = c.withKey(password(credentials))
+		found = c.holder(password(credentials))
 	}
 	if found == nil {
 		found = c.certified(r)

@@ -49,7 +49,8 @@ func (x *exchange) explainClient(r *http.Request, shown, listener, found *client
 	case found == x.settings.clients.anonymous:
 		by = "nothing, since no clients are configured"
 	}
-	x.explain("client known", zap.String("client", found.Name), zap.String("by", by))
+	_, sent := r.Header["Authorization"] // a key, or left over from the time when the program called FreeAgent itself
+	x.explain("client known", zap.String("client", found.Name), zap.String("by", by), zap.Bool("authorization_replaced", sent))
 }
 
 // explainRoute says what named the account, and where the request is counted.

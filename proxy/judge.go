@@ -84,7 +84,13 @@ func (s *sending) tried(req *http.Request, token tokens.Token, sent time.Time) t
 func (s *sending) overLimit(resp *http.Response) (again bool) {
 	pause := retryAfter(resp.Header.Get("Retry-After"))
 	s.p.config.Limiter.Exceeded(s.exceeded(peek(resp)), pause)
-	return pause <= s.patience
+	if pause <= s.patience {
+		return true
+	}
+	if !isSeconds(resp.Header.Get("Retry-After")) { // programs parse nothing else
+		resp.Header.Set("Retry-After", strconv.FormatInt(wholeSeconds(pause), 10))
+	}
+	return false
 }
 
 // exceeded is the budget that FreeAgent says is used up. Only the words of the
@@ -125,6 +131,12 @@ func retryAfter(value string) time.Duration {
 		return min(max(time.Until(at), time.Second), maxPause)
 	}
 	return defaultPause
+}
+
+// isSeconds reports whether a Retry-After header is a plain number.
+func isSeconds(value string) bool {
+	_, err := strconv.ParseUint(value, 10, 31)
+	return err == nil
 }
 
 // peeked is how much of a body is read to see what it says, or to reuse its connection.

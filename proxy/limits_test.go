@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"testing"
 	"time"
 
@@ -112,6 +113,35 @@ func TestRetryAfterOfFreeAgent(t *testing.T) {
 		got := time.Until(r.limiter.PausedUntil("api/" + account))
 		if got > want || got < want-5*time.Second {
 			t.Errorf("%s: paused for %v, want %v", header, got, want)
+		}
+	}
+}
+
+// The client is told when to come back in seconds, which is all that programs parse, whatever FreeAgent said.
+func TestRetryAfterIsHandedOnInSeconds(t *testing.T) {
+	for header, want := range map[string]string{
+		"Retry-After: 30": "^30$", "Retry-After: 0": "^0$", "Retry-After: 999999": "^999999$",
+		"X-Other: 1": "^60$", "Retry-After:": "^60$", "Retry-After: soon": "^60$", "Retry-After: -5": "^60$", "Retry-After: 1.5": "^60$",
+		"Retry-After: " + time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat): "^(3[5-9]|40)$",
+		"Retry-After: Sun, 06 Nov 1994 08:49:37 GMT":                                   "^1$",
+	} {
+		r, _ := withUpstream(t, always(reply(429, perUser, header)), maxWait(0))
+		got := r.get("/v2/company")
+		got.passed(t, 429, perUser)
+		if told := got.header.Get("Retry-After"); !regexp.MustCompile(want).MatchString(told) {
+			t.Errorf("%s: the client is told %q, want %s", header, told, want)
+		}
+	}
+}
+
+// While FreeAgent has us pause, RateLimit says when that is over, and not when the hour is.
+func TestRateLimitTellsOfThePause(t *testing.T) {
+	r, _ := withUpstream(t, always(reply(429, perUser, "Retry-After: 30")), freeAgents, maxWait(0))
+	for range 2 { // FreeAgent's 429, then our own
+		got := r.get("/v2/company")
+		equal(t, "status", got.status, 429)
+		if limit := got.header.Get("RateLimit"); !regexp.MustCompile(`^"minute";r=0;t=(29|30)$|^"hour";r=0;t=(29|30)$`).MatchString(limit) {
+			t.Errorf("RateLimit: %s, want the pause of 30 s", limit)
 		}
 	}
 }

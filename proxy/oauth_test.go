@@ -119,6 +119,10 @@ func TestTokenEndpoint(t *testing.T) {
 			r.do("GET", "/v2/company", "", "Authorization: Bearer "+got.AccessToken).passed(t, 200, fine)
 			equal(t, "calls", len(u.all()), called+1)
 			equal(t, "Authorization", u.all()[called].header.Get("Authorization"), "Bearer "+accessToken)
+			// It is as good as the key wherever that may stand.
+			r.do("GET", "/v2/company", "", "X-Api-Key: "+got.AccessToken).passed(t, 200, fine)
+			r.do("GET", "/v2/company", "", basic("anyone", got.AccessToken)).passed(t, 200, fine)
+			r.do("GET", "/v2/company", "", "X-Api-Key: "+got.RefreshToken).refused(t, 401, "no client's")
 			// What it got as refresh token is none to call with, and good for a refresh.
 			r.do("GET", "/v2/company", "", "Authorization: Bearer "+got.RefreshToken).refused(t, 401, "none of the proxy's clients")
 			r.do("POST", "/v2/token_endpoint", "grant_type=refresh_token&refresh_token="+got.RefreshToken, form, basic("billing", clientKey)).granted(t)

@@ -47,7 +47,8 @@ type client struct {
 // access is what a client's requests need of one account.
 type access struct {
 	*account
-	share []limiter.Window // what the client may use of the account's windows; nil: all
+	weight int              // the client's, or 0 where no other client is expected
+	share  []limiter.Window // what the client may use of the account's windows; nil: all
 	// Of requests for no subdomain but the client's own:
 	budgets   []limiter.Budget
 	rateLimit *rateLimit
@@ -61,7 +62,7 @@ func (s *settings) openClient(c Client) *client {
 	}
 	for name, account := range s.accounts {
 		if len(c.Accounts) == 0 || slices.Contains(c.Accounts, name) {
-			a := &access{account: account, share: shareOf(account.API, c.Share)}
+			a := &access{account: account, weight: c.Weight, share: shareOf(account.API, c.Share)}
 			a.budgets = a.counted(opened, strings.ToLower(c.Subdomain))
 			a.rateLimit = a.told(a.budgets)
 			opened.accounts[name] = a
@@ -73,6 +74,41 @@ func (s *settings) openClient(c Client) *client {
 		}
 	}
 	return opened
+}
+
+// weigh takes their weight from clients that have an account, or a company of a practice, to themselves: nobody else is
+// expected, so that the limiter needs to keep no room.
+func (c *clients) weigh() {
+	all, free, fixed := make(map[string]int), make(map[string]int), make(map[string]int)
+	for _, one := range c.named {
+		for name, a := range one.accounts {
+			all[name]++
+			if company := a.only(one); company == "" {
+				free[name]++
+			} else {
+				fixed[name+subdomainPart+company]++
+			}
+		}
+	}
+	for _, one := range c.named {
+		for name, a := range one.accounts {
+			reach := all[name]
+			if company := a.only(one); company != "" {
+				reach = free[name] + fixed[name+subdomainPart+company]
+			}
+			if reach == 1 {
+				a.weight = 0
+			}
+		}
+	}
+}
+
+// only is the one company of a practice that a client may use; "": all, or it is no practice.
+func (a *access) only(c *client) string {
+	if !a.Practice {
+		return ""
+	}
+	return strings.ToLower(c.Subdomain)
 }
 
 func allowedMethods(c Client) []string {

@@ -236,6 +236,49 @@ func TestMaxWaitOfAClient(t *testing.T) {
 	r.get("/v2/company", patient, "Prefer: wait=3600").passed(t, 200, fine)
 }
 
+// Room is kept for others only where there may be others: who has an account, or a company of a practice, to itself uses up
+// the minute at once.
+func TestClientAloneIsNotPaced(t *testing.T) {
+	first := proxy.Client{Name: "first", Keys: digestsOf("first"), Weight: 4}
+	at := func(c proxy.Client, name, subdomain string) proxy.Client {
+		c.Accounts, c.Subdomain = []string{name}, subdomain
+		return c
+	}
+	other := proxy.Client{Name: "other", Keys: digestsOf("other"), Weight: 1}
+	for name, c := range map[string]struct {
+		clients  []proxy.Client
+		practice bool
+		alone    bool
+	}{
+		"one client":                    {[]proxy.Client{first}, false, true},
+		"two":                           {[]proxy.Client{first, other}, false, false},
+		"the other has another account": {[]proxy.Client{first, at(other, "spare", "")}, false, true},
+		"the other has both":            {[]proxy.Client{at(first, account, ""), other}, false, false},
+		"each its own company":          {[]proxy.Client{at(first, account, "a"), at(other, account, "b")}, true, true},
+		"the same company":              {[]proxy.Client{at(first, account, "a"), at(other, account, "A")}, true, false},
+		"the other has all companies":   {[]proxy.Client{at(first, account, "a"), other}, true, false},
+		"first has all companies":       {[]proxy.Client{first, at(other, account, "a")}, true, false},
+		"companies, but no practice":    {[]proxy.Client{at(first, account, "a"), at(other, account, "b")}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, _ := withUpstream(t, well, maxWait(0), api(limiter.Window{Requests: 10, Per: time.Minute}), func(config *proxy.Config) {
+				config.Clients, config.Accounts[0].Practice = c.clients, c.practice
+				config.Accounts = append(config.Accounts, proxy.Account{Name: "spare", API: config.Accounts[0].API})
+			})
+			served := 0
+			for range 10 {
+				if r.get("/accounts/"+account+"/v2/company", "X-Api-Key: first").status == http.StatusOK {
+					served++
+				}
+			}
+			if alone := served == 10; alone != c.alone {
+				t.Errorf("%d of 10 were served at once; alone: %v", served, c.alone)
+			}
+		})
+	}
+}
+
 // A share is counted beside the account's budget, which others have left.
 func TestShareOfAClient(t *testing.T) {
 	windows := []limiter.Window{{Requests: 10, Per: time.Minute}, {Requests: 100, Per: time.Hour}}

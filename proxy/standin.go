@@ -82,8 +82,8 @@ func (s standIns) open(token string) (t standIn, ok bool) {
 	return t, t.kind == accessStandIn && t.life > 0
 }
 
-// bearer finds the client of a bearer token: its key, or what stands in for that.
-func (c *clients) bearer(token string) *client {
+// holder finds the client of what a program shows as its key: the key, or what stands in for that.
+func (c *clients) holder(token string) *client {
 	t, ok := c.standIns.open(token)
 	if !ok {
 		return c.withKey(token)

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type account struct {
 	failure    error         // why the last try came to nothing
 	failures   int           // in a row
 	notBefore  time.Time     // when the next try may be
+	spare      time.Duration // how much sooner it may be for somebody who waits
 	outcome    LastRefresh   // if not ok
 
 	suspicion   suspicion
@@ -110,15 +112,21 @@ func (a *account) fail(err error, now time.Time) {
 	a.failure = err
 	a.failures++
 	pause := backoff(a.failures)
+	a.spare = 0
 	if trouble := new(TroubleError); errors.As(err, &trouble) {
 		a.outcome = LastRefresh{At: now, Outcome: OutcomeTrouble}
+		soonest := max(pause, min(trouble.pause(), longestBackoff()))
 		pause = max(pause, trouble.pause())
+		a.spare = pause - soonest
 	}
 	if a.refused != nil { // a probe: it need not hurry
 		pause = max(pause, probe(a.refusals))
 	}
 	a.notBefore = now.Add(pause)
 }
+
+// soonest is when the next try may be for somebody who waits.
+func (a *account) soonest() time.Time { return a.notBefore.Add(-a.spare) }
 
 // due is when something must be done though nobody asks; zero: never. For an account that is not configured, that is to pay
 // what is owed to the store.
@@ -203,8 +211,9 @@ const (
 	// to which up to a quarter is added: 1 s at first, 10 s at most.
 	minBackoff = time.Second
 	maxBackoff = 8 * time.Second
-	// maxRetryAfter is the longest pause that a 429 can ask for: FreeAgent's limits on refreshes
-	// are per minute, and a longer wish is more likely a mistake than a rule.
+	// maxRetryAfter is the longest pause that a 429 can ask for while nobody waits: FreeAgent's limits on refreshes
+	// are per minute, and a longer wish is more likely a mistake than a rule. FreeAgent says a minute whenever its
+	// own began, so who waits tries again after maxBackoff at most: a few of the 15 tries of a minute.
 	maxRetryAfter = time.Minute
 	// minProbe and maxProbe bound the pause between tries of a refused grant: 1, 2, 4 … 60 minutes.
 	minProbe = time.Minute
@@ -216,6 +225,9 @@ func backoff(failures int) time.Duration {
 	d := min(minBackoff<<min(failures-1, 10), maxBackoff)
 	return d + rand.N(d/4)
 }
+
+// longestBackoff is the longest pause while clients wait.
+func longestBackoff() time.Duration { return backoff(math.MaxInt) }
 
 // probe is the pause before a refused grant is tried again.
 func probe(refusals int) time.Duration {

@@ -112,8 +112,8 @@ func (m *Manager) serve(a *account, now time.Time) (Token, time.Time, error) {
 	case a.known && a.grant.Version == 0 && a.seed.token == "":
 		m.peek(a, now)
 		return Token{}, time.Time{}, fmt.Errorf("account %q: %w", a.name, ErrNoGrant)
-	case a.flight == nil && now.Before(a.notBefore):
-		return Token{}, a.notBefore, nil
+	case a.flight == nil && now.Before(a.soonest()):
+		return Token{}, a.soonest(), nil
 	}
 	if _, err := m.app(a.name); err != nil {
 		return Token{}, time.Time{}, err
@@ -149,7 +149,7 @@ func (m *Manager) await(ctx context.Context, a *account, decide func(now time.Ti
 	return Token{}, &UnavailableError{
 		Account: a.name,
 		Err:     errors.Join(a.failure, context.Cause(ctx)),
-		after:   time.Until(a.notBefore),
+		after:   time.Until(a.soonest()),
 	}
 }
 

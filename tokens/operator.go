@@ -33,7 +33,7 @@ func (m *Manager) Import(ctx context.Context, name, refreshToken string) error {
 		got, err := m.prove(ctx, name, refreshToken)
 		m.interrupt(a, err)
 		if err != nil {
-			return fmt.Errorf("import into account %q: %w", name, err)
+			return fmt.Errorf("import into account %q: %w%s", name, err, wayOut(err))
 		}
 		grant := Grant{RefreshToken: refreshToken, RefreshObtained: got.ObtainedAt}.refreshed(got, refreshToken)
 		grant.Seeds = []string{digest(refreshToken)}
@@ -61,6 +61,19 @@ func (m *Manager) Exchange(ctx context.Context, name, code, redirectURI string) 
 		}
 		return m.consent(a, grant)
 	})
+}
+
+// wayOut is what to do when the token that was to be imported could not be proved.
+func wayOut(err error) string {
+	trouble := new(TroubleError)
+	switch {
+	case !errors.As(err, &trouble):
+		return ""
+	case trouble.Uncertain:
+		return "; nothing was changed. Try again in a minute; if it is refused then, FreeAgent has used it up: get another one"
+	default:
+		return "; nothing was changed. Try again in a minute"
+	}
 }
 
 // prove refreshes a token under the account's lock: it may be the one that a flight is spending.

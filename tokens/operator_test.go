@@ -3,6 +3,8 @@ package tokens_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,6 +181,12 @@ func TestImport(t *testing.T) {
 		r.agent.then(unavailable)
 		if err := r.Import(ctx, account, r.agent.grant()); !errors.Is(err, tokens.ErrUnavailable) {
 			t.Errorf("Import while the endpoint is down: %v, want ErrUnavailable", err)
+		} else if !strings.Contains(err.Error(), "Try again in a minute; if it is refused then") {
+			t.Errorf("Import while the endpoint is down: %v, want what to do", err)
+		}
+		r.agent.then(answer(http.StatusTooManyRequests, "text/plain", ""))
+		if err := r.Import(ctx, account, r.agent.grant()); err == nil || !strings.HasSuffix(err.Error(), "Try again in a minute") {
+			t.Errorf("Import over the limit: %v, want what to do", err)
 		}
 		if err := r.Import(ctx, account, r.agent.grant()); err != nil {
 			t.Fatal(err)

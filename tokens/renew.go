@@ -80,8 +80,8 @@ func (m *Manager) renew(a *account, r Attempt, at, now time.Time) (Token, time.T
 		return Token{}, time.Time{}, a.own(r)
 	case now.Before(grown):
 		return Token{}, earlier(grown, cur.until), nil
-	case now.Before(a.notBefore):
-		return Token{}, a.notBefore, nil
+	case now.Before(a.soonest()):
+		return Token{}, a.soonest(), nil
 	}
 	s.begin(r, trust, now)
 	m.start(a, errand{refresh: true, replace: r.Token})

@@ -99,14 +99,16 @@ func TestGoodTokenServesThroughTrouble(t *testing.T) {
 	})
 }
 
+// A 429's Retry-After is kept to; by who waits for no longer than the 10 s that are the most for any trouble.
 func TestRetryAfterIsKept(t *testing.T) {
 	for _, c := range []struct {
 		header      string
 		least, most time.Duration
 	}{
-		{"30", 30 * time.Second, 30 * time.Second},
-		{"3600", time.Minute, time.Minute}, // more likely a mistake
-		{"Sat, 01 Jan 2000 01:00:40 GMT", 30 * time.Second, 40 * time.Second},
+		{"7", 7 * time.Second, 7 * time.Second},
+		{"30", 8 * time.Second, 10 * time.Second},
+		{"3600", 8 * time.Second, 10 * time.Second},
+		{"Sat, 01 Jan 2000 01:00:40 GMT", 8 * time.Second, 10 * time.Second},
 		{"0", time.Second, 1250 * time.Millisecond},
 		{"soon", time.Second, 1250 * time.Millisecond},
 		{"", time.Second, 1250 * time.Millisecond},
@@ -128,6 +130,32 @@ func TestRetryAfterIsKept(t *testing.T) {
 					t.Errorf("tried again after %v, want %v to %v", waited, c.least, c.most)
 				}
 				r.refreshes(3)
+			})
+		})
+	}
+}
+
+// While the old token serves nobody waits, and it is kept to whole, but for what is more likely a mistake.
+func TestRetryAfterIsKeptWhileNobodyWaits(t *testing.T) {
+	for header, want := range map[string]time.Duration{"30": 30 * time.Second, "60": time.Minute, "3600": time.Minute} {
+		t.Run(header, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				first := r.inUse()
+				r.agent.then(func(w http.ResponseWriter, req *http.Request) {
+					w.Header().Set("Retry-After", header)
+					answer(http.StatusTooManyRequests, "text/plain", "You must not exceed 15 requests per 60 seconds")(w, req)
+				})
+				for range 2 * 3600 {
+					sleep(500 * time.Millisecond)
+					if got := r.token(); got != first {
+						break
+					}
+				}
+				times := r.agent.times()
+				if len(times) != 3 || times[2].Sub(times[1]) != want {
+					t.Errorf("asked at %v, want %v between the last two", times, want)
+				}
 			})
 		})
 	}

@@ -161,8 +161,8 @@ func (c *command) importAccount(ctx context.Context, name string) error {
 		return fmt.Errorf("read the refresh token from standard input: %w", err)
 	}
 	refreshToken := strings.TrimSpace(string(token))
-	if refreshToken == "" || len(token) > maxToken {
-		return usageError{fmt.Errorf("standard input must hold one refresh token of at most %d bytes", maxToken)}
+	if refreshToken == "" || len(token) > maxToken || strings.ContainsAny(refreshToken, " \t\r\n") {
+		return usageError{fmt.Errorf("standard input must hold one refresh token of at most %d bytes, and nothing else", maxToken)}
 	}
 	if err := proveStore(ctx, cfg, name); err != nil {
 		return err

@@ -107,7 +107,9 @@ func TestDebugShowsDecisions(t *testing.T) {
 	expect(id, usual, `"by":"its key in X-Api-Key"`, `"by":"the client's only or default one"`, `"from":"memory"`, `"waited":"not at all"`,
 		`"left":{"api/acme":"999 of 1000 per 1s"`, `"status":200`, `"urls_rewritten":`)
 	id, _ = d.ask("GET", "/accounts/acme/v2/company", "")
-	expect(id, usual, `"by":"its address"`, `"by":"the path"`, `api/acme/client/nightly`)
+	expect(id, usual, `"by":"its address","authorization_replaced":false`, `"by":"the path"`, `api/acme/client/nightly`)
+	id, _ = d.ask("GET", "/v2/company", "", "Authorization: Bearer "+mark+"-left-over")
+	expect(id, usual, `"by":"its address","authorization_replaced":true`)
 	id, _ = d.ask("GET", "/v2/company", "", "Authorization: Bearer "+mark+"-key", "X-Freeagent-Account: acme")
 	expect(id, usual, `"by":"its key in Authorization"`, `"by":"X-FreeAgent-Account"`)
 	standIn := refresh(t, ownOAuth(d.url, "billing", mark+"-key", 0))

@@ -16,7 +16,8 @@ import (
 const drainMargin = 5 * time.Second
 
 // drain ends in the order that loses nothing: no new connections, answers for all who wait, the
-// answers of what was sent upstream, grants that are not stored yet, the limiter's state.
+// answers of what was sent upstream, grants that are not stored yet, the limiter's state. The operator sees it, and /readyz
+// says it, until then.
 func (s *server) drain(ctx context.Context) error {
 	s.ready.shut()
 	s.proxy.Drain()
@@ -29,14 +30,16 @@ func (s *server) drain(ctx context.Context) error {
 	errs := make([]error, len(s.http)+3)
 	left := sync.OnceFunc(s.nameUnfinished)
 	for i, server := range s.http {
-		ending.Go(func() { errs[i] = shutDown(ctx, server, left) })
+		if server != s.operator {
+			ending.Go(func() { errs[i] = shutDown(ctx, server, left) })
+		}
 	}
 	ending.Go(func() { errs[len(s.http)] = s.limiter.Close() })
 	ending.Go(func() { errs[len(s.http)+1] = s.tokens.Close(ctx) })
 	ending.Go(func() { errs[len(s.http)+2] = s.turns.Close(ctx) })
 	ending.Go(s.names.close)
 	ending.Wait()
-	err := errors.Join(append(errs, s.closeOutcomes(ctx), s.store.Close())...)
+	err := errors.Join(append(errs, shutDown(ctx, s.operator, left), s.closeOutcomes(ctx), s.store.Close())...)
 	s.closeTracing(ctx)
 	if err == nil {
 		s.log.Info("stopped; nothing was left behind")

@@ -118,6 +118,51 @@ func TestSIGTERM(t *testing.T) {
 	}
 }
 
+// While what was sent to FreeAgent is waited for, the operator's listener goes on answering, and /readyz says why no more is sent here.
+func TestOperatorSeesTheDrain(t *testing.T) {
+	t.Parallel()
+	d := newDrain(t, 3*time.Second)
+	addresses, err := d.proxy.listening()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if waiting := <-d.waiting; waiting.status != http.StatusServiceUnavailable {
+		t.Errorf("what waits: %+v; want 503", waiting)
+	}
+	for path, want := range map[string]struct {
+		status int
+		body   string
+	}{
+		"/readyz": {503, "shutting down"}, "/healthz": {200, "alive"}, "/metrics": {200, "freeagent_proxy_ready 0"},
+		"/api/status": {200, `"ready":false`}, "/": {200, "shutting down"},
+	} {
+		resp, err := d.client.Get("http://" + addresses[len(addresses)-1] + path)
+		if err != nil {
+			t.Errorf("GET %s: %v", path, err)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want.status || !strings.Contains(string(body), want.body) {
+			t.Errorf("GET %s: %d %s; want %d and %q", path, resp.StatusCode, body, want.status, want.body)
+		}
+	}
+	select {
+	case slow := <-d.slow:
+		t.Errorf("what was sent was answered before the operator looked: %+v", slow)
+	default:
+	}
+	if slow := <-d.slow; slow.err != nil || slow.status != http.StatusOK {
+		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
+	}
+	if code, err := d.proxy.wait(); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &d.proxy.stderr)
+	}
+}
+
 // SIGHUP disturbs nothing that is under way, not even shutting down.
 func TestSIGHUP(t *testing.T) {
 	d := newDrain(t, 2*time.Second)

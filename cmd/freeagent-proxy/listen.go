@@ -68,6 +68,7 @@ func (s *server) addOperator(listener net.Listener) {
 	server.ReadTimeout, server.WriteTimeout = operatorPatience, operatorPatience
 	gate := s.bounded(listener, server, min(operatorConnections, max(1, s.config().fitting()/2)))
 	gate.full = "as many connections are open at admin.listen as may be; more wait until some end. See who holds them, and let only those reach it who must"
+	s.operator = server
 	s.add(gate, server)
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Set by the linker; see the Makefile.
+// Set by the linker; see the Makefile, and builtFrom for a binary that go build alone has made.
 var (
 	version = "dev"
 	commit  = "unknown"

@@ -85,7 +85,7 @@ func (g gauges) Collect(all chan<- prometheus.Metric) {
 	set := func(desc *prometheus.Desc, value float64, labels ...string) {
 		all <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	set(buildInfo, 1, version, commit)
+	set(buildInfo, 1, version, builtFrom())
 	set(ready, truth(g.notReady() == ""))
 	now := g.limiterState()
 	set(storeUp, truth(now == local || now == "linked" || now == "returning"))

@@ -99,18 +99,19 @@ type server struct {
 		proxy.Turns
 		Close(ctx context.Context) error
 	}
-	tokens  *tokens.Manager
-	proxy   *proxy.Proxy
-	http    []*http.Server
-	listen  []net.Listener // one for each of http
-	httpLog *stdlog.Logger
-	access  *accessLog                   // nil: there is none
-	admin   net.Addr                     // of the operator's listener
-	page    atomic.Pointer[http.Handler] // what it shows
-	exposed http.Handler                 // /metrics
-	gates   []*gate                      // of those for programs
-	ready   readiness
-	warming warming
+	tokens   *tokens.Manager
+	proxy    *proxy.Proxy
+	http     []*http.Server
+	listen   []net.Listener // one for each of http
+	httpLog  *stdlog.Logger
+	access   *accessLog                   // nil: there is none
+	operator *http.Server                 // of http: the operator's, which ends last
+	admin    net.Addr                     // of the operator's listener
+	page     atomic.Pointer[http.Handler] // what it shows
+	exposed  http.Handler                 // /metrics
+	gates    []*gate                      // of those for programs
+	ready    readiness
+	warming  warming
 
 	outcomes *outcomes.Book // of writes with an Idempotency-Key
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,10 +36,29 @@ func (c *command) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(c.stdout, "freeagent-proxy %s (commit %s, %s)\n", version, commit, runtime.Version())
+			_, err := fmt.Fprintf(c.stdout, "freeagent-proxy %s (commit %s, %s)\n", version, builtFrom(), runtime.Version())
 			return err
 		},
 	}
+}
+
+// builtFrom is the commit that the binary was built from.
+func builtFrom() string {
+	info, _ := debug.ReadBuildInfo()
+	return commitOf(commit, info)
+}
+
+// commitOf is what the linker was told, else what a plain go build in a clone notes by itself.
+func commitOf(linked string, info *debug.BuildInfo) string {
+	if linked != "unknown" || info == nil {
+		return linked
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && s.Value != "" {
+			return s.Value
+		}
+	}
+	return linked
 }
 
 func (c *command) healthcheckCommand() *cobra.Command {

@@ -77,8 +77,10 @@ func (c *call) entries() (list []entry, found bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	o, _ := body.(object)
-	lines, _ := o.get("statement").([]any)
+	lines, bare := body.([]any) // "a JSON array", say the docs, and show it below a root
+	if o, ok := body.(object); ok && !bare {
+		lines, _ = o.get("statement").([]any)
+	}
 	isXML := bytes.HasPrefix(bytes.TrimSpace(c.body), []byte("<"))
 	for _, line := range lines {
 		o, ok := line.(object)
