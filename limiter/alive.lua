@@ -21,6 +21,8 @@
 -- server gives up what does not answer. Another run of the server, or another server, knows nothing of connections: what has not
 -- come there after SURE is taken for dead. After OVER it has no good token any more and sends nothing.
 local SILENT, SURE, OVER, WITNESS = 600000, 300000000, 3600000000, 500000
+local LIFE = 129600000 -- ms, 36 hours: longer than any ring lives (a window of a day, and LIFE of admit.lua), whose stamps are
+-- nothing without 'clock'
 local call, text = redis.call, function(n) return string.format('%.0f', n) end
 local clock = call('TIME')
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '-'
@@ -43,7 +45,7 @@ if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
   if off == 0 then
     shift, now = shift - ARGV[6], now - ARGV[6]
     call('HSET', KEYS[1], 'clock', text(shift))
-    call('PEXPIRE', KEYS[1], 7200000)
+    call('PEXPIRE', KEYS[1], LIFE)
   end
 end
 
@@ -52,7 +54,7 @@ local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the 
 if ARGV[2] ~= '' and right then
   new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run), 1
   if new == 1 then call('PUBLISH', ARGV[1], 'replica') end
-  call('PEXPIRE', KEYS[1], 7200000)
+  call('PEXPIRE', KEYS[1], LIFE)
 end
 for name, said in pairs(others) do
   local at, part, ran, lost = string.match(said, '^(%d+) (%d+) (%w+) ?(%w*)$')

@@ -72,6 +72,8 @@ type Redis struct {
 	muted       bool          // the others have not had time yet to leave us our share
 	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
+	shiftMost   int64         // the most that it was since we gave Redis what we know; see outlived
+	behind      bool          // Redis has forgotten what we may not have heard of yet
 	fresh       bool          // nothing is known yet of what others did
 	outstanding list.List     // of *Permit: in Redis, and not settled
 	here        list.List     // of *Permit: taken while Redis is away, and not settled
@@ -81,6 +83,8 @@ type Redis struct {
 
 	due     chan struct{} // something to amend
 	kick    chan struct{} // something to look at: the state, or the replicas
+	echoed  chan int      // our own echo was heard, of that link; see redis_echo.go
+	echo    string        // what it begins with; the link follows
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -135,7 +139,9 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		gaps:     make(map[*budget]gap),
 		due:      make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),
+		echoed:   make(chan int, 1),
 	}
+	s.echo = "echo " + s.name + " "
 	local.redis = s
 	cfg.Client.AddHook(dials{s})
 	var ctx context.Context
@@ -212,6 +218,11 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
+	if s.outlived() {
+		s.mu.Unlock()
+		s.lost(link, errForgotten)
+		return false, nil
+	}
 	questions := s.questions(p, r)
 	if state == cut && p.link == link {
 		p.alone = s.here.PushBack(p)

@@ -81,6 +81,9 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 		return fleet{}, set, nil
 	}
 	s.synchronise(answer[0], began)
+	if s.shiftMost = max(s.shiftMost, s.shift); s.outlived() {
+		return fleet{}, 0, errForgotten
+	}
 	if s.state == linked {
 		s.sawReplicas(others, name != "")
 	}
@@ -190,6 +193,7 @@ func (s *Redis) lost(link int, err error) {
 	}
 	s.changesDue = nil
 	s.cuts++
+	s.behind = err == errForgotten
 	s.mu.Unlock()
 	if err == errForgotten { // what another told is not told again
 		s.tellForgotten()

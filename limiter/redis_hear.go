@@ -61,6 +61,10 @@ func (s *Redis) hear(message string) {
 		s.heardForgotten()
 		return
 	}
+	if link, ok := strings.CutPrefix(message, s.echo); ok {
+		s.heardEcho(link)
+		return
+	}
 	news := readCounts(message)
 	if len(news) == 0 {
 		news = readAmendment(message)

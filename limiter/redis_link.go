@@ -142,9 +142,10 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 // goBack gives Redis what it does not know, and begins to count there.
 func (s *Redis) goBack(ctx context.Context, link int, others fleet) bool {
 	s.mu.Lock()
-	fresh := s.fresh
+	fresh, behind := s.fresh, s.behind
+	s.shiftMost = s.shift
 	s.mu.Unlock()
-	if fresh && s.discover(ctx) != nil {
+	if fresh && s.discover(ctx) != nil || behind && s.catchUp(ctx, link) != nil {
 		return false
 	}
 	if s.exchange(ctx) != nil || !s.enter(returning, link, others) {
