@@ -10,9 +10,11 @@
 --          seen: the call is late, or the clock was set
 -- ARGV[6]  by how much the clock was set: so much is taken off; 0: it was not
 -- ARGV[7]  what was added to the clock when that was measured
+-- ARGV[8]  the run that was given what the replica knows, as a number; in another one it does not count as seen. 0: any
 --
 -- Returns {now, what is added to the clock, how many are alive, 1 if the replica is new, 1 if the others find the clock right, which
--- the caller does not, then the parts of all that may be alive without us}, in decimal.
+-- the caller does not, a number that is another one for each run of a server, then the parts of all that may be alive without us}, in
+-- decimal.
 -- All times are µs, since 1970 by the shared clock.
 --
 -- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
@@ -26,6 +28,7 @@ local LIFE = 129600000 -- ms, 36 hours: longer than any ring lives (a window of 
 local call, text = redis.call, function(n) return string.format('%.0f', n) end
 local clock = call('TIME')
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '-'
+local number = text(tonumber(string.sub(run, 1, 12), 16) or 0)
 local shift, others = 0, {}
 local all = call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
@@ -51,7 +54,7 @@ end
 
 local answer, alive, new = {}, 0, 0
 local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the clock was set, and tells nothing of who is silent
-if ARGV[2] ~= '' and right then
+if ARGV[2] ~= '' and right and (ARGV[8] == '0' or ARGV[8] == number) then
   new, alive = call('HSET', KEYS[1], ARGV[2], text(now) .. ' ' .. ARGV[3] .. ' ' .. run), 1
   if new == 1 then call('PUBLISH', ARGV[1], 'replica') end
   call('PEXPIRE', KEYS[1], LIFE)
@@ -77,4 +80,4 @@ for name, said in pairs(others) do
     answer[#answer + 1] = part
   end
 end
-return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), unpack(answer)}
+return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), number, unpack(answer)}

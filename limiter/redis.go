@@ -58,6 +58,8 @@ type Redis struct {
 
 	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
 	refused atomic.Int64 // when Redis last refused a connection, in our time
+	moved   atomic.Bool  // a connection goes where none went before, and it is not known yet whether it is the same server
+	address atomic.Value // string: where the last one went
 	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
 
 	// All below is guarded by Local.mu.
@@ -73,6 +75,7 @@ type Redis struct {
 	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
 	shiftMost   int64         // the most that it was since we gave Redis what we know; see outlived
+	run, ranAs  int64         // runs of the server: that to which we gave it, and that which answered last
 	behind      bool          // Redis has forgotten what we may not have heard of yet
 	fresh       bool          // nothing is known yet of what others did
 	outstanding list.List     // of *Permit: in Redis, and not settled
@@ -81,10 +84,12 @@ type Redis struct {
 	gaps        map[*budget]gap
 	bestTrip    time.Duration // of the calls that told Redis's time
 
-	due     chan struct{} // something to amend
-	kick    chan struct{} // something to look at: the state, or the replicas
-	echoed  chan int      // our own echo was heard, of that link; see redis_echo.go
-	echo    string        // what it begins with; the link follows
+	due                  chan struct{} // something to amend
+	kick                 chan struct{} // something to look at: the state, or the replicas
+	listenAnew, showAnew chan struct{} // the subscriptions are to be made anew
+
+	echoed  chan int // our own echo was heard, of that link; see redis_echo.go
+	echo    string   // what it begins with; the link follows
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -129,17 +134,19 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	}
 	_, cluster := cfg.Client.(*redis.ClusterClient)
 	s := &Redis{
-		Local:    local,
-		client:   cfg.Client,
-		cluster:  cluster,
-		name:     newName(),
-		replicas: cfg.Replicas,
-		fresh:    true,
-		late:     max(cfg.Guard/4, 5*time.Millisecond),
-		gaps:     make(map[*budget]gap),
-		due:      make(chan struct{}, 1),
-		kick:     make(chan struct{}, 1),
-		echoed:   make(chan int, 1),
+		Local:      local,
+		client:     cfg.Client,
+		cluster:    cluster,
+		name:       newName(),
+		replicas:   cfg.Replicas,
+		fresh:      true,
+		late:       max(cfg.Guard/4, 5*time.Millisecond),
+		gaps:       make(map[*budget]gap),
+		due:        make(chan struct{}, 1),
+		kick:       make(chan struct{}, 1),
+		echoed:     make(chan int, 1),
+		listenAnew: make(chan struct{}, 1),
+		showAnew:   make(chan struct{}, 1),
 	}
 	s.echo = "echo " + s.name + " "
 	local.redis = s
@@ -218,7 +225,7 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
-	if s.outlived() {
+	if s.outlived() || s.elsewhere() {
 		s.mu.Unlock()
 		s.lost(link, errForgotten)
 		return false, nil
@@ -240,6 +247,9 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	c := standing(len(p.budgets))
 	for i := range questions {
 		v, err := s.decide(ctx, &questions[i])
+		if err == nil && s.moved.Load() {
+			err = s.reset(ctx) // which looks whose answer that was
+		}
 		if err == nil && v.ok {
 			s.learn(p, c, v)
 			continue

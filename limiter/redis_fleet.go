@@ -31,6 +31,7 @@ func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
 func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
+	s.moved.Store(false)
 	others, set, err := s.askFleet(ctx, name, 0)
 	if err == nil && set != 0 {
 		if _, _, err = s.askFleet(ctx, "", set); err == nil {
@@ -57,17 +58,17 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	if name != "" {
 		s.beaten = s.now()
 	}
-	part, shift := s.part(), s.shift
+	words := []any{channel, name, s.part(), earliest, latest, correction, s.shift, s.run}
 	s.mu.Unlock()
-	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, channel, name, part, earliest, latest, correction, shift))
-	if err == nil && len(answer) < 5 {
+	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, words...))
+	if err == nil && len(answer) < 6 {
 		err = errGarbled
 	}
 	if err != nil {
 		return fleet{}, 0, err
 	}
 	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1}
-	for _, held := range answer[5:] {
+	for _, held := range answer[6:] {
 		others.held = append(others.held, max(2, int(held)))
 	}
 	s.mu.Lock()
@@ -81,7 +82,8 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 		return fleet{}, set, nil
 	}
 	s.synchronise(answer[0], began)
-	if s.shiftMost = max(s.shiftMost, s.shift); s.outlived() {
+	s.ranAs = answer[5]
+	if s.shiftMost = max(s.shiftMost, s.shift); s.outlived() || s.elsewhere() {
 		return fleet{}, 0, errForgotten
 	}
 	if s.state == linked {
@@ -163,7 +165,7 @@ func (s *Redis) tell(of *silence, silent bool) {
 // lookAgain looks who is alive if it is not known by now.
 func (s *Redis) lookAgain(ctx context.Context) {
 	s.mu.Lock()
-	stale := s.state == linked && s.seen > 1 && s.now()-s.checked > checkedFor
+	stale := s.state == linked && (s.moved.Load() || s.seen > 1 && s.now()-s.checked > checkedFor)
 	s.mu.Unlock()
 	if stale {
 		_, _ = s.beat(ctx, "") // Redis is away: the question that follows finds that out
@@ -246,6 +248,9 @@ func (d dials) DialHook(next redis.DialHook) redis.DialHook {
 		conn, err := next(ctx, network, addr)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			d.s.refused.Store(int64(d.s.now()))
+		}
+		if err == nil {
+			d.s.dialled(conn.RemoteAddr().String())
 		}
 		return conn, err
 	}
