@@ -1,7 +1,7 @@
 -- Says that a replica is alive, and asks which ones are; keeps the time that all of them share.
 --
--- KEYS[1]  a hash: replica → 'WHEN PART RUN [LOST]': when it last said so; one in how many of each budget is its own if it loses
---          Redis (0: nothing that others need to leave to it); of which run of the server it said so; LOST: see below.
+-- KEYS[1]  a hash: replica → 'WHEN PART RUN [LOST|C…]': when it last said so; one in how many of each budget is its own if it loses
+--          Redis (0: nothing that others need to leave to it); of which run of the server it said so; LOST, C…: see below.
 --          'clock' → what is added to the server's clock, so that it goes on as before when that is set
 -- ARGV[1]  the channel that is told when a replica is new
 -- ARGV[2]  the replica; '' only asks
@@ -19,10 +19,11 @@
 --
 -- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
 -- server knows: the connections of a process that died are closed, and the channel KEYS[1]:REPLICA has nobody who listens to it;
--- those of one that is cut off stay. If they stay for SURE then they are LOST and closing them means nothing any more: the
--- server gives up what does not answer. Another run of the server, or another server, knows nothing of connections: what has not
+-- those of one that is cut off stay. If they are closed after LATE, at C…, it may be that it was cut off, has gone over to another master,
+-- and now the network is mended: then we are about to go there, too, and have GRACE for that. If they stay for SURE then they are LOST
+-- and closing them means nothing any more: the server gives up what does not answer. Another run of the server, or another server, knows nothing of connections: what has not
 -- come there after SURE is taken for dead. After OVER it has no good token any more and sends nothing.
-local SILENT, SURE, OVER, WITNESS = 600000, 300000000, 3600000000, 500000
+local SILENT, SURE, OVER, WITNESS, LATE, GRACE = 600000, 300000000, 3600000000, 500000, 2000000, 30000000
 local LIFE = 129600000 -- ms, 36 hours: longer than any ring lives (a window of a day, and LIFE of admit.lua), whose stamps are
 -- nothing without 'clock'
 local call, text = redis.call, function(n) return string.format('%.0f', n) end
@@ -65,13 +66,20 @@ for name, said in pairs(others) do
   local dead = not at or silence > OVER
   if silence <= SILENT then
     alive = alive + 1
+  elseif not dead and string.sub(lost, 1, 1) == 'C' then
+    dead = now - tonumber(string.sub(lost, 2)) > GRACE
   elseif not dead and lost == '' then
     if part == '0' or ran ~= run then
       dead = silence > SURE or part == '0'
     else
       local listening = redis.pcall('PUBSUB', 'NUMSUB', KEYS[1] .. ':' .. name)
-      dead = not listening[2] or listening[2] == 0
-      if not dead and silence > SURE then call('HSET', KEYS[1], name, said .. ' LOST') end
+      local gone = not listening[2] or listening[2] == 0
+      dead = gone and silence <= LATE
+      if gone and not dead and right then
+        call('HSET', KEYS[1], name, said .. ' C' .. text(now))
+      elseif silence > SURE and right then
+        call('HSET', KEYS[1], name, said .. ' LOST')
+      end
     end
   end
   if dead and right then
