@@ -19,10 +19,11 @@
 --
 -- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
 -- server knows: the connections of a process that died are closed, and the channel KEYS[1]:REPLICA has nobody who listens to it;
--- those of one that is cut off stay. If they are closed after LATE, at C…, it may be that it was cut off, has gone over to another master,
--- and now the network is mended: then we are about to go there, too, and have GRACE for that. If they stay for SURE then they are LOST
--- and closing them means nothing any more: the server gives up what does not answer. Another run of the server, or another server, knows nothing of connections: what has not
--- come there after SURE is taken for dead. After OVER it has no good token any more and sends nothing.
+-- those of one that is cut off stay. If they are closed after LATE, at C…, it may be that it was cut off, has gone over to
+-- another master, and now the network is mended: then we are about to go there, too, and have GRACE for that. If they stay for
+-- SURE then they are LOST and closing them means nothing any more: the server gives up what does not answer. Another run of the
+-- server, or another server, knows nothing of connections: what has not come there after SURE is taken for dead. After OVER it
+-- has no good token any more and sends nothing.
 local SILENT, SURE, OVER, WITNESS, LATE, GRACE = 600000, 300000000, 3600000000, 500000, 2000000, 30000000
 local LIFE = 129600000 -- ms, 36 hours: longer than any ring lives (a window of a day, and LIFE of admit.lua), whose stamps are
 -- nothing without 'clock'

@@ -31,7 +31,7 @@ func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
 func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
-	s.moved.Store(false)
+	moved := s.moved.Swap(false)
 	others, set, err := s.askFleet(ctx, name, 0)
 	if err == nil && set != 0 {
 		if _, _, err = s.askFleet(ctx, "", set); err == nil {
@@ -42,6 +42,9 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 		err = errStepped
 	}
 	if err != nil {
+		if moved { // it is still not known
+			s.moved.Store(true)
+		}
 		return fleet{}, err
 	}
 	if all, ok := s.client.(*redis.ClusterClient); ok { // a part of it that is away is seen by all replicas

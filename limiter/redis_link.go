@@ -142,7 +142,7 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 // goBack gives Redis what it does not know, and begins to count there.
 func (s *Redis) goBack(ctx context.Context, link int, others fleet) bool {
 	s.mu.Lock()
-	fresh, behind, other := s.fresh, s.behind, s.run != s.ranAs
+	fresh, behind, other := s.fresh, s.behind, s.run != 0 && s.run != s.ranAs
 	s.shiftMost, s.run = s.shift, s.ranAs
 	s.mu.Unlock()
 	if other || s.cluster {

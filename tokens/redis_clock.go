@@ -19,6 +19,9 @@ type serverClock struct {
 // told notes what a server's clock said, in Unix ms, in an answer that came just now. It returns from when on the server can be trusted:
 // later than now if its clock was set forward since it was last looked at. r.mu is held.
 func (r *Redis) told(server string, unixMilli int64) time.Time {
+	if server == "" { // it does not say, and in a Cluster each has a clock
+		return time.Time{}
+	}
 	c, known := r.clocks[server]
 	ahead := time.Duration(unixMilli)*time.Millisecond - time.Since(r.made)
 	if known && ahead-c.ahead > clockStep {
