@@ -54,7 +54,7 @@ func TestClockIsSetBeforeAReplicaStarts(t *testing.T) {
 	old := newLinked(t, server.Options())
 	b := budget("api/acme", 30, time.Minute)
 	for range 30 {
-		send(t, old.Local, request(0, b))
+		send(t, old.Local, request(10*time.Second, b))
 	}
 	server.SetClock(time.Hour)
 	fresh := newLinked(t, server.Options())

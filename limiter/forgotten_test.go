@@ -23,7 +23,7 @@ func TestClockIsSetWhileOneHearsLate(t *testing.T) {
 	until(t, "know of one another", func() bool { return quick.Replicas() == 2 && late.Replicas() == 2 })
 	b := budget("api/acme", 30, time.Minute)
 	for range 20 {
-		send(t, quick.Local, request(0, b))
+		send(t, quick.Local, request(10*time.Second, b))
 	}
 	server.SetClock(72 * time.Hour)
 	taken := 20
@@ -76,8 +76,8 @@ func TestARingIsGone(t *testing.T) {
 	server := redistest.Start(t)
 	s := newLinked(t, server.Options())
 	b := budget("api/acme", 2, time.Minute)
-	send(t, s.Local, request(0, b))
-	open := take(t, s.Local, request(0, b))
+	send(t, s.Local, request(10*time.Second, b))
+	open := take(t, s.Local, request(10*time.Second, b))
 	defer open.Release()
 	ring, admin := limiter.RedisKey(b.Key), server.Client(t)
 	if err := admin.Del(t.Context(), ring).Err(); err != nil {
