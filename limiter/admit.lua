@@ -25,8 +25,9 @@
 --   first    4 bytes  where the oldest stamp is in the circle
 --   count    4 bytes
 --   size     4 bytes  of the circle, in stamps
---   expires  8 bytes  when the key's expiry was last set
-local HEADER, FORMAT, REGAIN = 48, '>I8I8I8I4I4I4I4I8', 1 / 600
+--   expires  8 bytes  when the key's life was last set, by the server's clock as it is: that may be set, and the key's end stays
+--                   where it is then. A ring lives LIFE longer than its window, so that steps of a clock that are shorter end none.
+local HEADER, FORMAT, REGAIN, LIFE = 48, '>I8I8I8I4I4I4I4I8', 1 / 600, 7260000
 local call, unpack, pack, floor, question = redis.call, struct.unpack, struct.pack, math.floor, ARGV[1]
 
 local clock, shift, earliest, latest, at = call('TIME'), unpack('>i8I8I8', question)
@@ -93,10 +94,10 @@ for i = 1, #KEYS do
     end
   end
   call('SETRANGE', key, HEADER + 8 * ((first + count) % size), text)
-  local renew = expires < now - 30000000
-  if renew then expires = now end
+  local renew = expires < now - shift - 30000000 or expires > now - shift
+  if renew then expires = now - shift end
   call('SETRANGE', key, 0, pack(FORMAT, ring[1], ring[2], stamp, ring[4], first, count + 1, size, expires))
-  if renew then call('PEXPIRE', key, math.ceil(span / 1000) + 60000) end
+  if renew then call('PEXPIRE', key, math.ceil(span / 1000) + LIFE) end
   answer = answer .. pack('>I8', last)
   if ARGV[2] then told = told .. pack('>I8I8I4I2', last, span, keep, #key) .. key end
 end
