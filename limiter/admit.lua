@@ -23,14 +23,15 @@
 --   shrunk    8  8   since when the budget is smaller than its windows say, because another program uses it, too
 --   factor   16  4   what it shrank to, in millionths; it grows back by REGAIN a second
 --   size     20  4   of the circle, in stamps
---   expires  24  8   when the key's expiry was last set
+--   expires  24  8   when the key's expiry was last set, by the server's clock as it is: that may be set, and the key's end stays
+--                    where it is then. A ring lives LIFE longer than its window, so that steps of a clock that are shorter end none.
 --   next     32  8   the number of the next stamp: they are counted from 0, and number N is at place N % size
 --   last     40  8   the latest stamp
 --   marks    48  32  for the first window, and for the others: the stamps below this number (8 bytes) are not later than this time
 --                    (8 bytes). A permit that depends on one of them reads none if that time is long enough ago. Else the mark is
 --                    set AHEAD stamps further on, if that one is old enough, too.
 -- What a step is given is text where it is always the same: Redis takes as long to make text of a number as for the step.
-local HEADER, FORMAT, AHEAD, REGAIN = 80, '>I8I8I4I4I8I8I8', 16, 1 / 600
+local HEADER, FORMAT, AHEAD, REGAIN, LIFE = 80, '>I8I8I4I4I8I8I8', 16, 1 / 600, 7260000
 local call, unpack, pack, question = redis.call, struct.unpack, struct.pack, ARGV[1]
 
 local function look(key, at) -- the stamp there
@@ -105,9 +106,10 @@ for i = 1, #KEYS do
   end
   call('SETRANGE', key, HEADER + 8 * (next % size), text)
   call('SETRANGE', key, '32', pack('>I8I8', next + 1, stamp))
-  local renew = expires < now - 30000000
-  if renew then call('SETRANGE', key, '24', pack('>I8', now)) end
-  if renew then call('PEXPIRE', key, math.ceil(span / 1000) + 60000) end
+  if expires < now - shift - 30000000 or expires > now - shift then
+    call('SETRANGE', key, '24', pack('>I8', now - shift))
+    call('PEXPIRE', key, math.ceil(span / 1000) + LIFE)
+  end
   answer = answer .. pack('>I8', last)
   if ARGV[2] then told = told .. pack('>I8I8I4I2', last, span, keep, #key) .. key end
 end

@@ -6,7 +6,8 @@
 -- ARGV[3]  how many stamps are kept
 -- ARGV[4]  what is added to Redis's clock, the earliest and the latest time that the caller takes it for, as in admit.lua
 -- ARGV[5]  what to do, with its arguments in ARGV[6] and on:
---   move  STAMP            the permit counts from now on: its request has left just now. Returns its new stamp.
+--   move  STAMP            the permit counts from now on: its request has left just now. Returns its new stamp; 'forgotten', and
+--                          nothing is done, if there is no ring, which outlives its permits: Redis has lost data.
 --   drop  STAMP            the permit was not used. Returns '0'.
 --   pause UNTIL SHRUNK FACTOR   no permit before then, if that is later than what holds; SHRUNK is 0 if the budget does
 --                          not shrink. Returns '0'.
@@ -14,7 +15,7 @@
 --                          Returns the whole string.
 -- All times are µs since 1970 by Redis's own clock. drop returns '' if the stamp is not there (any more). Nothing is done, and
 -- 'clock' returned, if Redis's clock is not where the caller takes it to be.
-local HEADER, FORMAT = 80, '>I8I8I4I4I8I8I8'
+local HEADER, FORMAT, LIFE = 80, '>I8I8I4I4I8I8I8', 7260000
 local key, channel, span, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local verb = ARGV[5]
 local clock = redis.call('TIME')
@@ -34,6 +35,10 @@ if whole and #whole >= HEADER then
   stamps = string.sub(string.sub(whole, first + 1) .. string.sub(whole, HEADER + 1, first), 1, 8 * count)
 end
 
+if verb == 'move' and not whole then
+  return 'forgotten'
+end
+
 local function read(text, i) -- the i-th stamp, from 1
   return (struct.unpack('>I8', text, 8 * i - 7))
 end
@@ -44,7 +49,7 @@ local function store() -- the stamps are numbered anew, so that the marks are vo
   count = #stamps / 8
   size = math.max(size, count)
   redis.call('SET', key, struct.pack(FORMAT, paused, shrunk, factor, size, 0, count, last) .. string.rep('\0', 32) ..
-    stamps .. string.rep('\0', 8 * (size - count)), 'PX', math.ceil(math.max(span, paused - now) / 1000) + 60000)
+    stamps .. string.rep('\0', 8 * (size - count)), 'PX', math.ceil(math.max(span, paused - now) / 1000) + LIFE)
 end
 
 local function find(stamp)

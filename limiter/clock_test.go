@@ -13,7 +13,9 @@ import (
 // own clocks do not matter, since only how they go on is looked at.
 func TestFleetClockIsSet(t *testing.T) {
 	t.Parallel()
-	for name, ahead := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour, "a little": 3 * time.Second} {
+	for name, ahead := range map[string]time.Duration{
+		"forward": time.Hour, "back": -time.Hour, "a little": 3 * time.Second, "three hours": 3 * time.Hour, "three days": 72 * time.Hour,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t, redistest.OwnClock())
@@ -43,4 +45,23 @@ func TestFleetClockIsSet(t *testing.T) {
 			t.Logf("%d losses", f.losses.Load())
 		})
 	}
+}
+
+// A replica that starts after the clock was set knows what was counted before, should Redis die.
+func TestClockIsSetBeforeAReplicaStarts(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.OwnClock())
+	old := newLinked(t, server.Options())
+	b := budget("api/acme", 30, time.Minute)
+	for range 30 {
+		send(t, old.Local, request(10*time.Second, b))
+	}
+	server.SetClock(time.Hour)
+	fresh := newLinked(t, server.Options())
+	server.Kill()
+	until(t, "both count alone", func() bool { return old.State() == "alone" && fresh.State() == "alone" })
+	until(t, "fresh counts at all", func() bool { return fresh.Replicas() == 2 })
+	time.Sleep(2 * time.Second) // longer than who was not told that Redis is gone takes nothing
+	refused(t, old.Local, request(0, b))
+	refused(t, fresh.Local, request(0, b))
 }

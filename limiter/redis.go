@@ -60,6 +60,8 @@ type Redis struct {
 
 	skew    atomic.Int64 // of Redis's clock, in nanoseconds: what now adds to ours
 	refused atomic.Int64 // when Redis last refused a connection, in our time
+	moved   atomic.Bool  // a connection goes where none went before, and it is not known yet whether it is the same server
+	address atomic.Value // string: where the last one went
 	epoch   atomic.Int64 // Redis's time, in µs, when ours was zero; set once, before anything is counted
 
 	// All below is guarded by Local.mu.
@@ -75,16 +77,25 @@ type Redis struct {
 	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
 	slot        int64         // a number that no other replica has; -1: none yet
-	fresh       bool          // nothing is known yet of what others did
-	given       bool          // Redis has what was counted here while it was away
-	outstanding list.List     // of *Permit: in Redis, and not settled
-	here        list.List     // of *Permit: taken while Redis is away, and not settled
+	shiftMost   int64         // the most that it was since we gave Redis what we know; see outlived
+	run, ranAs  int64         // runs of the server: that to which we gave it, and that which answered last
+	told        int64         // what the server that has the replicas said last that the time is, and when that was
+	toldAt      time.Time
+	behind      bool      // Redis has forgotten what we may not have heard of yet
+	fresh       bool      // nothing is known yet of what others did
+	given       bool      // Redis has what was counted here while it was away
+	outstanding list.List // of *Permit: in Redis, and not settled
+	here        list.List // of *Permit: taken while Redis is away, and not settled
 	changesDue  []amendment
 	gaps        map[*budget]gap
 	bestTrip    time.Duration // of the calls that told Redis's time
 
-	due     chan struct{} // something to amend
-	kick    chan struct{} // something to look at: the state, or the replicas
+	due                  chan struct{} // something to amend
+	kick                 chan struct{} // something to look at: the state, or the replicas
+	listenAnew, showAnew chan struct{} // the subscriptions are to be made anew
+
+	echoed  chan int // our own echo was heard, of that link; see redis_echo.go
+	echo    string   // what it begins with; the link follows
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -129,18 +140,22 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	}
 	_, cluster := cfg.Client.(*redis.ClusterClient)
 	s := &Redis{
-		Local:    local,
-		client:   cfg.Client,
-		cluster:  cluster,
-		name:     newName(),
-		replicas: cfg.Replicas,
-		fresh:    true,
-		slot:     -1,
-		late:     max(cfg.Guard/4, 5*time.Millisecond),
-		gaps:     make(map[*budget]gap),
-		due:      make(chan struct{}, 1),
-		kick:     make(chan struct{}, 1),
+		Local:      local,
+		client:     cfg.Client,
+		cluster:    cluster,
+		name:       newName(),
+		replicas:   cfg.Replicas,
+		fresh:      true,
+		slot:       -1,
+		late:       max(cfg.Guard/4, 5*time.Millisecond),
+		gaps:       make(map[*budget]gap),
+		due:        make(chan struct{}, 1),
+		kick:       make(chan struct{}, 1),
+		echoed:     make(chan int, 1),
+		listenAnew: make(chan struct{}, 1),
+		showAnew:   make(chan struct{}, 1),
 	}
+	s.echo = "echo " + s.name + " "
 	local.redis = s
 	cfg.Client.AddHook(dials{s})
 	var ctx context.Context
@@ -216,6 +231,11 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	s.lookAgain(ctx)
 	s.mu.Lock()
 	state, link := s.state, s.link
+	if s.outlived() || s.elsewhere() {
+		s.mu.Unlock()
+		s.lost(link, errForgotten)
+		return false, nil
+	}
 	questions := s.questions(p, r)
 	if state == cut && p.link == link {
 		p.alone = s.here.PushBack(p)
@@ -233,6 +253,9 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 	c := standing(len(p.budgets))
 	for i := range questions {
 		v, err := s.decide(ctx, &questions[i])
+		if err == nil && s.moved.Load() {
+			err = s.reset(ctx) // which looks whose answer that was
+		}
 		if err == nil && v.ok {
 			s.learn(p, c, v)
 			continue

@@ -77,6 +77,9 @@ func (s *Redis) amendDue(ctx context.Context) {
 				continue
 			}
 		}
+		if err == nil && answer == forgotten {
+			err = errForgotten
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				s.lost(link, err)

@@ -44,6 +44,21 @@ func (s *Redis) deviation(shared int64, began time.Time) int64 {
 	return shared - (earliest+latest)/2
 }
 
+const (
+	// ringLife is how much longer than its longest window a ring lives in Redis, by Redis's own clock: admit.lua and amend.lua have
+	// it, too.
+	ringLife = 2*time.Hour + time.Minute
+	// harmless is the longest step of Redis's clock forward that ends nothing that was counted within a window: a ring's life is
+	// begun anew every 30 s at most.
+	harmless = ringLife - time.Minute
+)
+
+// outlived reports whether Redis's clock was set forward by so much since we gave Redis what we know that rings may have come to their
+// ends: nobody counts there before he has given it that again. s.mu is held.
+func (s *Redis) outlived() bool {
+	return (s.state == linked || s.state == returning) && s.shiftMost-s.shift > int64(harmless/time.Microsecond)
+}
+
 // clockWords are what a question begins with: what is added to Redis's clock, and what the time may be. s.mu is held.
 func (s *Redis) clockWords(text []byte, patience time.Duration) []byte {
 	earliest, latest := s.bounds(patience)

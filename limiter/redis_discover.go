@@ -69,7 +69,7 @@ func (s *Redis) found(key, whole string, life time.Duration) {
 	now := s.now()
 	span := time.Hour // FreeAgent's longest
 	if set := int64(binary.BigEndian.Uint64(data[24:])); set > 0 && life > 0 {
-		span = life - time.Minute + now - s.local(set) // as admit.lua has set it
+		span = life - ringLife + time.Duration(s.foreign(now)-s.shift-set)*time.Microsecond // as admit.lua has set it
 	}
 	b := s.budget(budgetKey(key), nil, now)
 	b.keep = max(b.keep, int(binary.BigEndian.Uint32(data[20:])))

@@ -31,7 +31,11 @@ func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
 func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
+	moved := s.moved.Swap(false)
 	others, set, err := s.askFleet(ctx, name, 0)
+	if errors.Is(err, errStepped) { // a node's clock, which is believed from now on
+		others, set, err = s.askFleet(ctx, name, 0)
+	}
 	if err == nil && set != 0 {
 		if _, _, err = s.askFleet(ctx, "", set); err == nil {
 			others, set, err = s.askFleet(ctx, name, 0)
@@ -41,6 +45,9 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 		err = errStepped
 	}
 	if err != nil {
+		if moved { // it is still not known
+			s.moved.Store(true)
+		}
 		return fleet{}, err
 	}
 	if all, ok := s.client.(*redis.ClusterClient); ok { // a part of it that is away is seen by all replicas
@@ -54,26 +61,32 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	s.mu.Lock()
 	began := time.Now()
 	earliest, latest := s.bounds(beatPatience - clockSlack)
+	if s.cluster && s.told != 0 { // what was held back on its way, and comes now, does not count
+		latest = s.told + int64((time.Since(s.toldAt)+beatPatience+clockSlack)/time.Microsecond)
+	}
 	if name != "" {
 		s.beaten = s.now()
 	}
-	part, shift, slot := s.part(), s.shift, s.slot
+	words := []any{channel, name, s.part(), earliest, latest, correction, s.shift, s.slot, s.run}
 	s.mu.Unlock()
-	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, channel, name, part, earliest, latest, correction, shift, slot))
-	if err == nil && len(answer) < 6 {
+	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, words...))
+	if err == nil && len(answer) < 7 {
 		err = errGarbled
 	}
 	if err != nil {
 		return fleet{}, 0, err
 	}
 	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1}
-	for _, held := range answer[6:] {
+	for _, held := range answer[7:] {
 		others.held = append(others.held, max(2, int(held)))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shift, s.slot = answer[1], answer[5]
+	s.told, s.toldAt = answer[0], time.Now()
 	switch set = s.deviation(answer[0], began); {
+	case s.cluster && answer[0] > latest:
+		return fleet{}, 0, errStepped
 	case set != 0 && answer[4] == 1: // it is ours that stood still
 		s.bestTrip, set = 0, 0
 		s.suspectRings()
@@ -81,6 +94,10 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 		return fleet{}, set, nil
 	}
 	s.synchronise(answer[0], began)
+	s.ranAs = answer[6]
+	if s.shiftMost = max(s.shiftMost, s.shift); s.outlived() || s.elsewhere() {
+		return fleet{}, 0, errForgotten
+	}
 	if s.state == linked {
 		s.sawReplicas(others, name != "")
 	}
@@ -160,7 +177,7 @@ func (s *Redis) tell(of *silence, silent bool) {
 // lookAgain looks who is alive if it is not known by now.
 func (s *Redis) lookAgain(ctx context.Context) {
 	s.mu.Lock()
-	stale := s.state == linked && s.seen > 1 && s.now()-s.checked > checkedFor
+	stale := s.state == linked && (s.moved.Load() || s.seen > 1 && s.now()-s.checked > checkedFor)
 	s.mu.Unlock()
 	if stale {
 		_, _ = s.beat(ctx, "") // Redis is away: the question that follows finds that out
@@ -190,6 +207,7 @@ func (s *Redis) lost(link int, err error) {
 	}
 	s.changesDue = nil
 	s.cuts++
+	s.behind = err == errForgotten
 	s.mu.Unlock()
 	if err == errForgotten { // what another told is not told again
 		s.tellForgotten()
@@ -242,6 +260,9 @@ func (d dials) DialHook(next redis.DialHook) redis.DialHook {
 		conn, err := next(ctx, network, addr)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			d.s.refused.Store(int64(d.s.now()))
+		}
+		if err == nil {
+			d.s.dialled(conn.RemoteAddr().String())
 		}
 		return conn, err
 	}

@@ -12,16 +12,24 @@ import (
 
 // listen hears what the others do, and fetches all rings anew whenever something may have been missed.
 func (s *Redis) listen(ctx context.Context) {
+	for s.listenOnce(ctx) {
+	}
+}
+
+// listenOnce is listen until the subscription is to be made anew (true) or all ends.
+func (s *Redis) listenOnce(ctx context.Context) bool {
 	subscription := s.client.Subscribe(ctx, channel)
 	defer subscription.Close()
 	messages := subscription.ChannelWithSubscriptions(redis.WithChannelSize(4096))
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-s.listenAnew:
+			return true
 		case message, ok := <-messages:
 			if !ok {
-				return
+				return false
 			}
 			switch m := message.(type) {
 			case *redis.Message:
@@ -36,16 +44,24 @@ func (s *Redis) listen(ctx context.Context) {
 // show keeps a connection for Redis to see that this process lives, and nothing else. It is not closed however long Redis is silent:
 // so if it is, the process has ended.
 func (s *Redis) show(ctx context.Context) {
+	for s.showOnce(ctx) {
+	}
+}
+
+// showOnce is show until the connection is to be made anew (true) or all ends.
+func (s *Redis) showOnce(ctx context.Context) bool {
 	subscription := s.client.Subscribe(ctx, s.ownChannel())
 	defer subscription.Close()
 	messages := subscription.ChannelWithSubscriptions(redis.WithChannelHealthCheckInterval(0))
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-s.showAnew:
+			return true
 		case _, ok := <-messages:
 			if !ok {
-				return
+				return false
 			}
 		}
 	}
@@ -59,6 +75,10 @@ func (s *Redis) hear(message string) {
 		return
 	case forgotten:
 		s.heardForgotten()
+		return
+	}
+	if link, ok := strings.CutPrefix(message, s.echo); ok {
+		s.heardEcho(link)
 		return
 	}
 	news := readCounts(message)
@@ -151,6 +171,10 @@ func (s *Redis) heard(n news, now time.Duration) {
 	b.span = max(b.span, time.Duration(n.span)*time.Microsecond)
 	switch n.verb {
 	case "count":
+		if s.doubtful() && n.replica != s.name {
+			b.learnOf(s.local(n.stamp))
+			return
+		}
 		who := s.heardOf(b, n.taker, now)
 		b.insert(s.local(n.stamp))
 		if n.replica != s.name {
@@ -158,8 +182,12 @@ func (s *Redis) heard(n news, now time.Duration) {
 		}
 		s.follows(b, s.local(n.before), now)
 	case "move":
-		who := b.everything().whose(s.local(n.stamp))
+		who, ours := b.everything().whose(s.local(n.stamp)), b.ring.has(s.local(n.stamp))
 		b.remove(s.local(n.stamp))
+		if s.doubtful() && !ours {
+			b.learnOf(s.local(n.before))
+			return
+		}
 		b.insert(s.local(n.before))
 		if who != unknown {
 			b.mark(s.local(n.before), who)

@@ -96,10 +96,7 @@ func (s *Redis) divideAll() {
 	for _, b := range s.all {
 		b.believe()
 		b.divide(s.share())
-		b.held = nil
-		if s.state == linked {
-			b.held = s.held
-		}
+		b.held = s.held
 		b.doubted = s.doubtful()
 		s.met(b, b.windows, now)
 	}
@@ -118,6 +115,9 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 	if to == returning {
 		s.countHere()
 		s.muted, s.doubt, s.given = false, 0, false
+		if len(others.held) < len(s.held) {
+			s.held = others.held
+		}
 	}
 	switch {
 	case from == unseen:
@@ -142,9 +142,13 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 // goBack gives Redis what it does not know, and begins to count there.
 func (s *Redis) goBack(ctx context.Context, link int, others fleet) bool {
 	s.mu.Lock()
-	fresh := s.fresh
+	fresh, behind, other := s.fresh, s.behind, s.run != 0 && s.run != s.ranAs
+	s.shiftMost, s.run = s.shift, s.ranAs
 	s.mu.Unlock()
-	if fresh && s.discover(ctx) != nil {
+	if other || s.cluster {
+		s.subscribeAnew(other)
+	}
+	if fresh && s.discover(ctx) != nil || behind && !other && s.catchUp(ctx, link) != nil {
 		return false
 	}
 	if s.exchange(ctx) != nil || !s.enter(returning, link, others) {

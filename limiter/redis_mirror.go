@@ -14,7 +14,7 @@ type mirror struct {
 
 	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
 
-	held    []int    // while Redis decides: one in so many is left to each replica that may count alone
+	held    []int    // one in so many is left to each replica that may count alone
 	windows []Window // as it was last asked for
 	assumed assumed  // of what others may have used
 	made    int64    // the latest stamp that was made here, in Redis's time
@@ -26,14 +26,12 @@ type gap struct{ stamp, since time.Duration }
 
 // adopt makes a budget a mirror. s.mu is held, as in all that follow.
 func (s *Redis) adopt(b *budget) {
-	b.mirror = &mirror{at: redisKey(b.key), share: s.share(), full: longAgo, divided: longAgo}
-	if s.state == linked {
-		b.held = s.held
-	}
+	b.mirror = &mirror{at: redisKey(b.key), share: s.share(), full: longAgo, divided: longAgo, held: s.held}
 	b.doubted = s.doubtful()
 }
 
-// share is one in how many of each budget is ours.
+// share is one in how many of each budget is ours, of what is left when those who counted alone before have theirs: of what they used we
+// know nothing.
 func (s *Redis) share() int {
 	switch {
 	case s.state == linked:
@@ -41,18 +39,15 @@ func (s *Redis) share() int {
 	case s.state == unseen, s.muted, s.fresh && s.replicas != 1:
 		return nobody
 	case s.replicas > 0:
-		return s.replicas
+		return max(1, s.replicas-len(s.held))
 	default:
-		return max(1, s.seen, s.said)
+		return max(1, max(s.seen, s.said)-len(s.held))
 	}
 }
 
 // ours is what is ours of so many permits, of a window of so many in all.
 func (m *mirror) ours(n, requests int) int {
-	if m.share > 1 {
-		return n / m.share
-	}
-	return m.left(n, requests)
+	return m.left(n, requests) / m.share
 }
 
 // left is what is left of n permits when those who may count alone have theirs: a quarter at least, as it may be that none
@@ -74,6 +69,16 @@ func (b *budget) insert(stamp time.Duration) {
 		b.known.insert(stamp, b.keep, stamp-b.span)
 	}
 	b.ring.insert(stamp, b.keep, stamp-b.span)
+}
+
+// learnOf adds what others counted while we count our share alone, which they leave us: it is none of ours. In a Cluster that is heard
+// by who cannot reach one of its servers.
+func (b *budget) learnOf(stamp time.Duration) {
+	if b.share == 1 { // nothing else is known of
+		b.insert(stamp)
+		return
+	}
+	b.known.insert(stamp, b.keep, stamp-b.span)
 }
 
 // mark notes whose a stamp is.

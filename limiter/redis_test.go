@@ -43,7 +43,11 @@ func TestRedisMemory(t *testing.T) {
 		t.Errorf("keys %v", keys)
 	}
 	for _, key := range keys {
-		if ttl := c.PTTL(ctx, key).Val(); ttl <= 0 || ttl > 2*time.Hour || strings.HasSuffix(key, "api") && ttl < time.Hour {
+		most := 36 * time.Hour
+		if strings.HasSuffix(key, "api") { // the window, its guard, and what a clock that is set may take
+			most = 3*time.Hour + time.Minute + time.Second
+		}
+		if ttl := c.PTTL(ctx, key).Val(); ttl < most-time.Minute || ttl > most {
 			t.Errorf("%s expires in %v", key, ttl)
 		}
 	}

@@ -52,6 +52,7 @@ type Redis struct {
 	sealer *Sealer
 	backup *backup // nil: none
 	id     string  // of this process
+	made   time.Time
 	locks  atomic.Int64
 
 	turns  turns // who of this process may refresh an account
@@ -64,7 +65,8 @@ type Redis struct {
 	mu       sync.Mutex
 	seen     map[string]string // account → the version that was last read or written here
 	homes    map[string]home
-	degraded map[string]string // what → the error that was told
+	clocks   map[string]serverClock // by run id
+	degraded map[string]string      // what → the error that was told
 }
 
 const (
@@ -103,8 +105,8 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		cfg.Degraded = func(string, error) {}
 	}
 	r := &Redis{
-		cfg: cfg, sealer: sealer, id: rand.Text() + ".",
-		seen: make(map[string]string), homes: make(map[string]home), degraded: make(map[string]string), closed: make(chan struct{}),
+		cfg: cfg, sealer: sealer, id: rand.Text() + ".", made: time.Now(), seen: make(map[string]string), homes: make(map[string]home),
+		clocks: make(map[string]serverClock), degraded: make(map[string]string), closed: make(chan struct{}),
 	}
 	r.close = sync.OnceFunc(func() { close(r.closed) })
 	if cfg.Backup != "" {

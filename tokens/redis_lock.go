@@ -38,6 +38,7 @@ type redisLease struct {
 	r       *Redis
 	account string
 	owner   string
+	server  string    // that has it: its run id
 	settled time.Time // nothing is spent before
 	release func()    // once
 
@@ -82,7 +83,8 @@ func (l *redisLease) acquire(ctx context.Context) error {
 			return l.r.fail("lock", l.account, err)
 		}
 		if number(result, 0) == 1 {
-			l.settled = l.r.settled(l.account, word(result, 1))
+			l.server = word(result, 1)
+			l.settled = l.r.settled(l.account, l.server, number(result, 2))
 			return nil
 		}
 		if err := rest(ctx, pause/2+rand.N(pause)); err != nil {
@@ -98,8 +100,8 @@ type home struct {
 }
 
 // settled is when the server that has the account can be trusted to know who is spending: at once, unless it is another
-// one than when the account was last locked here. A failover or a restart may have lost lock and mark.
-func (r *Redis) settled(account, server string) time.Time {
+// one than when the account was last locked here, or its clock was set. A failover or a restart may have lost lock and mark.
+func (r *Redis) settled(account, server string, unixMilli int64) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h, known := r.homes[account]
@@ -108,6 +110,9 @@ func (r *Redis) settled(account, server string) time.Time {
 	}
 	h.server = server
 	r.homes[account] = h
+	if trusted := r.told(server, unixMilli); trusted.After(h.settled) {
+		return trusted
+	}
 	return h.settled
 }
 
@@ -151,6 +156,7 @@ const (
 	maySpend = 1
 	mustWait = 2
 	notThis  = 3
+	wasSet   = 5
 )
 
 // forAnother is what Spend waits for.
@@ -163,15 +169,14 @@ func (l *redisLease) waited(because string, err error) error {
 
 // Spend waits while another process may yet bring the answer for this version, then marks it as being spent by us.
 func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time, err error) {
-	if wait := time.Until(l.settled); wait > 0 {
-		if err := rest(ctx, wait); err != nil {
-			return time.Time{}, l.waited(forAnother, err)
-		}
-	}
 	mark := l.r.markLife()
 	for {
+		if err := rest(ctx, time.Until(l.settled)); err != nil {
+			return time.Time{}, l.waited(forAnother, err)
+		}
 		began := time.Now()
-		result, err := l.r.write(ctx, spendScript, l.account, l.owner, l.r.id, version, l.r.cfg.Lease.Milliseconds(), mark.Milliseconds())
+		result, err := l.r.write(ctx, spendScript, l.account, l.owner, l.r.id, version, l.r.cfg.Lease.Milliseconds(), mark.Milliseconds(),
+			l.r.latest(l.server))
 		if err != nil {
 			return time.Time{}, l.r.fail("refresh", l.account, err)
 		}
@@ -188,6 +193,10 @@ func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time,
 			}
 		case notThis:
 			return time.Time{}, fmt.Errorf("account %q: no longer version %d: %w", l.account, version, ErrConflict)
+		case wasSet:
+			l.r.mu.Lock()
+			l.settled = l.r.told(l.server, number(result, 1))
+			l.r.mu.Unlock()
 		default:
 			return time.Time{}, fmt.Errorf("%w: refresh account %q: the lock is lost: this process, or Redis, was away for longer than %s; it is tried again",
 				ErrStore, l.account, l.r.cfg.Lease)
@@ -212,6 +221,9 @@ func (l *redisLease) giveUp() {
 
 // rest waits, at most until ctx ends.
 func rest(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -149,6 +149,9 @@ func (n redisNode) check(ctx context.Context, settings RedisConfig) (summary str
 		return "", nil, err
 	}
 	warnings = append(info.eviction(), info.persistence(settings, n.configured(ctx))...)
+	if o, _, err := settings.options(); err == nil && o.MasterName != "" {
+		warnings = append(warnings, info.splits()...)
+	}
 	if replicas := info.replicas(); replicas < settings.WaitReplicas {
 		warnings = append(warnings, fmt.Sprintf("store.redis.wait_replicas is %d, but it has %s: each new grant waits half a second for nothing; bring its replicas back, or lower wait_replicas",
 			settings.WaitReplicas, plural(replicas, "replica")))
@@ -235,6 +238,16 @@ func (i redisInfo) replicas() int {
 		}
 	}
 	return online
+}
+
+// splits warns if a Sentinel's master goes on being written when it is cut off, while another is put in its place. Redis tells how many
+// replicas it takes for good only if it is to refuse writes without.
+func (i redisInfo) splits() []string {
+	if _, refuses := i["min_slaves_good_slaves"]; refuses || len(i) == 0 {
+		return nil
+	}
+	return []string{"min-replicas-to-write is 0: a master that is cut off together with a replica of this proxy is written on while another takes its place, and a refresh token may be spent twice" +
+		"; set min-replicas-to-write 1 on master and replicas, of which there should be two, and min-replicas-max-lag to less than the Sentinels' down-after-milliseconds"}
 }
 
 // eviction warns if it may throw keys of ours away when it is full. Grants have no expiry; locks, and what was counted, have.

@@ -240,6 +240,10 @@ func TestRedisCheckForms(t *testing.T) {
 		watched := redistest.Sentinel(t, redistest.Persistent())
 		w := redisWorld(t, fmt.Sprintf(`url: "redis-sentinel://%s/%s", wait_replicas: 1`, watched.Addrs()[0], redistest.MasterName))
 		w.imported()
+		w.expect(exitOK, "", checkOnline, `^warning: redis master fap: min-replicas-to-write is 0: .* spent twice; set min-replicas-to-write 1 `)
+		if err := watched.Master.Client(t).ConfigSet(t.Context(), "min-replicas-to-write", "1").Err(); err != nil {
+			t.Fatal(err)
+		}
 		stdout := w.expect(exitOK, "", checkOnline, `^redis master fap: fine \(Redis 7\S*, 1 replica\)$`)
 		if strings.Contains(stdout, "warning") {
 			t.Errorf("it warns:\n%s", stdout)

@@ -3,6 +3,7 @@ package redistest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,9 @@ const MasterName = "fap"
 // Watched is a master with one replica, and the Sentinel that puts the replica in its place when it dies.
 type Watched struct {
 	Master, Replica, Sentinel *Server // as they were at first
+	// Wire, of SentinelOverWire, is between the master and the other two, and so what the Sentinel calls the master: cut it, and
+	// the replica is put in the place of a master that goes on.
+	Wire *Wire
 }
 
 // Sentinel starts the three, and waits until the replica has all and the Sentinel knows of it. options are those of
@@ -24,9 +28,26 @@ type Watched struct {
 func Sentinel(t testing.TB, options ...Option) *Watched {
 	t.Helper()
 	w := &Watched{Master: Start(t, options...)}
-	w.Replica = Start(t, append(options[:len(options):len(options)], Set("replicaof", "127.0.0.1", strconv.Itoa(w.Master.port)))...)
+	w.follow(t, w.Master.Addr(), options)
+	return w
+}
+
+// SentinelOverWire is Sentinel with a Wire, which can be cut.
+func SentinelOverWire(t testing.TB, options ...Option) *Watched {
+	t.Helper()
+	w := &Watched{Master: Start(t, options...)}
+	w.Wire = NewWire(t, w.Master.Addr())
+	w.follow(t, w.Wire.Addr(), options)
+	return w
+}
+
+// follow starts the other two, which find the master at an address.
+func (w *Watched) follow(t testing.TB, address string, options []Option) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(address)
+	w.Replica = Start(t, append(options[:len(options):len(options)], Set("replicaof", host, port))...)
 	w.Sentinel = start(t, "redis-sentinel",
-		Set("sentinel", "monitor", MasterName, "127.0.0.1", strconv.Itoa(w.Master.port), "1"),
+		Set("sentinel", "monitor", MasterName, host, port, "1"),
 		Set("sentinel", "down-after-milliseconds", MasterName, "2500"),
 		Set("sentinel", "failover-timeout", MasterName, "3000"))
 	replica := w.Replica.Client(t)
@@ -53,7 +74,6 @@ func Sentinel(t testing.TB, options ...Option) *Watched {
 		}
 		return err
 	})
-	return w
 }
 
 func (w *Watched) sentinel(t testing.TB) *redis.SentinelClient {
@@ -76,7 +96,13 @@ func (w *Watched) Client(t testing.TB) *redis.Client {
 func (w *Watched) Failover() {
 	w.Master.t.Helper()
 	w.Master.Kill()
+	w.Promoted()
+}
+
+// Promoted waits until the replica has taken the master's place.
+func (w *Watched) Promoted() {
 	t := w.Sentinel.t
+	t.Helper()
 	sentinel := w.sentinel(t)
 	until(t, "no failover", func() error {
 		addr, err := sentinel.GetMasterAddrByName(t.Context(), MasterName).Result()
@@ -85,4 +111,35 @@ func (w *Watched) Failover() {
 		}
 		return err
 	})
+}
+
+// Split is a network that is cut in two, and mended: on the one side the master of SentinelOverWire and a client that dials by Lonely,
+// on the other the Sentinel, the replica, and clients that dial as they are told.
+type Split struct {
+	Lonely Detour
+	wires  []*Wire
+}
+
+// NewSplit makes one, whole.
+func (w *Watched) NewSplit(t testing.TB) *Split {
+	t.Helper()
+	sentinel, replica := NewWire(t, w.Sentinel.Addr()), NewWire(t, w.Replica.Addr())
+	return &Split{
+		Lonely: Detour{w.Wire.Addr(): w.Master.Addr(), w.Sentinel.Addr(): sentinel.Addr(), w.Replica.Addr(): replica.Addr()},
+		wires:  []*Wire{w.Wire, sentinel, replica},
+	}
+}
+
+// Cut cuts it.
+func (s *Split) Cut() {
+	for _, w := range s.wires {
+		w.Cut()
+	}
+}
+
+// Mend mends it.
+func (s *Split) Mend() {
+	for _, w := range s.wires {
+		w.Mend()
+	}
 }
