@@ -76,10 +76,12 @@ type Redis struct {
 	shift       int64         // what is added to Redis's clock, in µs; see alive.lua
 	shiftMost   int64         // the most that it was since we gave Redis what we know; see outlived
 	run, ranAs  int64         // runs of the server: that to which we gave it, and that which answered last
-	behind      bool          // Redis has forgotten what we may not have heard of yet
-	fresh       bool          // nothing is known yet of what others did
-	outstanding list.List     // of *Permit: in Redis, and not settled
-	here        list.List     // of *Permit: taken while Redis is away, and not settled
+	told        int64         // what the server that has the replicas said last that the time is, and when that was
+	toldAt      time.Time
+	behind      bool      // Redis has forgotten what we may not have heard of yet
+	fresh       bool      // nothing is known yet of what others did
+	outstanding list.List // of *Permit: in Redis, and not settled
+	here        list.List // of *Permit: taken while Redis is away, and not settled
 	changesDue  []amendment
 	gaps        map[*budget]gap
 	bestTrip    time.Duration // of the calls that told Redis's time

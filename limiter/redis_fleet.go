@@ -33,6 +33,9 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 	defer cancel()
 	moved := s.moved.Swap(false)
 	others, set, err := s.askFleet(ctx, name, 0)
+	if errors.Is(err, errStepped) { // a node's clock, which is believed from now on
+		others, set, err = s.askFleet(ctx, name, 0)
+	}
 	if err == nil && set != 0 {
 		if _, _, err = s.askFleet(ctx, "", set); err == nil {
 			others, set, err = s.askFleet(ctx, name, 0)
@@ -58,6 +61,9 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	s.mu.Lock()
 	began := time.Now()
 	earliest, latest := s.bounds(beatPatience - clockSlack)
+	if s.cluster && s.told != 0 { // what was held back on its way, and comes now, does not count
+		latest = s.told + int64((time.Since(s.toldAt)+beatPatience+clockSlack)/time.Microsecond)
+	}
 	if name != "" {
 		s.beaten = s.now()
 	}
@@ -77,7 +83,10 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shift = answer[1]
+	s.told, s.toldAt = answer[0], time.Now()
 	switch set = s.deviation(answer[0], began); {
+	case s.cluster && answer[0] > latest:
+		return fleet{}, 0, errStepped
 	case set != 0 && answer[4] == 1: // it is ours that stood still
 		s.bestTrip, set = 0, 0
 		s.suspectRings()
