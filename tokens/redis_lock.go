@@ -77,11 +77,13 @@ func (r *Redis) Lock(ctx context.Context, account string) (Lease, error) {
 
 func (l *redisLease) acquire(ctx context.Context) error {
 	for pause := minPoll; ; pause = min(2*pause, maxPoll) {
+		began := time.Now()
 		result, err := l.r.eval(ctx, lockScript, l.account, l.owner, l.r.id, l.r.cfg.Lease.Milliseconds())
 		if err != nil {
 			return l.r.fail("lock", l.account, err)
 		}
 		if number(result, 0) == 1 {
+			l.r.told(began, number(result, 2))
 			l.settled = l.r.settled(l.account, word(result, 1))
 			return nil
 		}
