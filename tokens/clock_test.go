@@ -128,3 +128,29 @@ func TestTokenFromTomorrowIsNotFresh(t *testing.T) {
 		r.refreshes(1)
 	})
 }
+
+// Redis's clock is set forward while a replica's refresh is on its way, so that its lock and its mark are gone: another one
+// does not spend the same refresh token.
+func TestRedisSetForwardAmidRefresh(t *testing.T) {
+	t.Parallel()
+	agent, server := newFreeAgent(), redistest.Start(t, redistest.OwnClock())
+	endpoint := agent.listen(t, 10*time.Second)
+	agent.ever(late(3*time.Second, agent.refresh))
+	quick := func(c *tokens.RedisConfig) { c.Lease = 3 * time.Second }
+	first, second := newReplica(t, agent, endpoint, server, quick), newReplica(t, agent, endpoint, server, quick)
+	save(t, first.redis, aged(agent.grant()), 0)
+	old := first.token()
+	if got := second.token(); got != old {
+		t.Fatal("two tokens")
+	}
+	renewed := make(chan tokens.Token)
+	go func() { renewed <- first.renewOld(old) }()
+	eventually(t, "a refresh on its way", func() bool { return agent.count() == 1 })
+	server.SetClock(time.Hour)
+	if got := second.renewOld(old); got != <-renewed {
+		t.Error("two tokens")
+	}
+	if n := agent.count(); n != 1 {
+		t.Errorf("%d refreshes, want 1", n)
+	}
+}

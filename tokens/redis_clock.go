@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // The times in a grant are by the clock of the process that got it, which may be minutes ahead of another's, and a day after
@@ -15,13 +17,31 @@ const sameClock = time.Second
 
 // redisClock is what Redis's clock said at some time here.
 type redisClock struct {
-	here  time.Time
-	redis time.Time
+	here, redis time.Time
+	stepped     time.Time // when it was seen that it had been set forward; zero: never
 }
 
-// told notes what Redis's clock said, in Unix ms, to a question that left at that time.
+// told notes what Redis's clock said, in Unix ms, to a question that left at that time; and when it is ahead of what it
+// can be, since it was set forward. (A Cluster has many clocks, and they are believed as they are.)
 func (r *Redis) told(left time.Time, ms int64) {
-	r.clock.Store(&redisClock{here: left, redis: time.UnixMilli(ms)})
+	c, before := &redisClock{here: left, redis: time.UnixMilli(ms)}, r.clock.Load()
+	if _, sharded := r.cfg.Client.(*redis.ClusterClient); before != nil && !sharded {
+		c.stepped = before.stepped
+		if now := time.Now(); c.redis.Sub(before.redis)-now.Sub(before.here) > sameClock {
+			c.stepped = now
+		}
+	}
+	r.clock.Store(c)
+}
+
+// unsettled is until when Redis may have lost lock and mark of a living process because its clock was set forward, which
+// ends what has an end: the process puts them back when it next renews them. Zero: it may not.
+func (r *Redis) unsettled() time.Time {
+	c := r.clock.Load()
+	if c == nil || c.stepped.IsZero() {
+		return time.Time{}
+	}
+	return c.stepped.Add(r.cfg.Lease/renewals + settleTime)
 }
 
 // Now is by Redis's clock, once Redis has been heard of.

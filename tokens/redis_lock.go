@@ -100,7 +100,8 @@ type home struct {
 }
 
 // settled is when the server that has the account can be trusted to know who is spending: at once, unless it is another
-// one than when the account was last locked here. A failover or a restart may have lost lock and mark.
+// one than when the account was last locked here, or its clock was set forward. A failover or a restart may have lost lock
+// and mark, as may such a step.
 func (r *Redis) settled(account, server string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +111,7 @@ func (r *Redis) settled(account, server string) time.Time {
 	}
 	h.server = server
 	r.homes[account] = h
-	return h.settled
+	return later(h.settled, r.unsettled())
 }
 
 // renew renews the lock until it is to stop. It goes on when another process has it: of that Spend learns, and
