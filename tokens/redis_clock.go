@@ -35,7 +35,8 @@ func (r *Redis) told(left time.Time, ms int64) {
 }
 
 // unsettled is until when Redis may have lost lock and mark of a living process because its clock was set forward, which
-// ends what has an end: the process puts them back when it next renews them. Zero: it may not.
+// ends what has an end: the process puts them back when it next renews them. Zero: it may not. (A machine that has slept
+// sees the same, and waits in vain.)
 func (r *Redis) unsettled() time.Time {
 	c := r.clock.Load()
 	if c == nil || c.stepped.IsZero() {
