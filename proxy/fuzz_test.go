@@ -75,12 +75,14 @@ func FuzzPreferredWait(f *testing.F) {
 }
 
 func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"60", "0", "-1", "", "1e9", "99999999999", "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", " 5 "} {
-		f.Add(seed)
+	const date = "Sun, 06 Nov 1994 08:49:37 GMT"
+	for _, seed := range []string{"60", "0", "-1", "", "1e9", "99999999999", date, "Fri, 31 Dec 9999 23:59:59 GMT", " 5 "} {
+		f.Add(seed, "")
+		f.Add(date, seed)
 	}
-	f.Fuzz(func(t *testing.T, value string) {
-		if got := proxy.RetryAfter(value); got < time.Second || got > time.Hour {
-			t.Errorf("%q: %v", value, got)
+	f.Fuzz(func(t *testing.T, value, date string) {
+		if got := proxy.RetryAfter(http.Header{"Retry-After": {value}, "Date": {date}}); got < time.Second || got > time.Hour {
+			t.Errorf("%q at %q: %v", value, date, got)
 		}
 	})
 }

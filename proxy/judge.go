@@ -82,7 +82,7 @@ func (s *sending) tried(req *http.Request, token tokens.Token, sent time.Time) t
 // overLimit pauses the budget that a 429 speaks of, although we counted: another program may share
 // the FreeAgent user. The request goes again after the pause if it may wait that long.
 func (s *sending) overLimit(resp *http.Response) (again bool) {
-	pause := retryAfter(resp.Header.Get("Retry-After"))
+	pause := retryAfter(resp.Header)
 	s.p.config.Limiter.Exceeded(s.exceeded(peek(resp)), pause)
 	if pause <= s.patience {
 		return true
@@ -121,16 +121,22 @@ const (
 	maxPause = time.Hour
 )
 
-// retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110, section 10.2.3).
-func retryAfter(value string) time.Duration {
-	value = strings.TrimSpace(value)
+// retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110, section 10.2.3), which is by the clock of who
+// answers, as Date is.
+func retryAfter(h http.Header) time.Duration {
+	value := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
 		return min(max(time.Duration(seconds)*time.Second, time.Second), maxPause)
 	}
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(time.Until(at), time.Second), maxPause)
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return defaultPause
 	}
-	return defaultPause
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(at.Sub(now), time.Second), maxPause)
 }
 
 // isSeconds reports whether a Retry-After header is a plain number.

@@ -98,8 +98,9 @@ func TestRetryAfterOfFreeAgent(t *testing.T) {
 		"Retry-After: 30":  30 * time.Second,
 		"Retry-After:  7 ": 7 * time.Second,
 		"Retry-After: 0":   time.Second,
-		"Retry-After: " + time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat): 40 * time.Second,
-		"Retry-After: Sun, 06 Nov 1994 08:49:37 GMT":                                   time.Second,
+		"Retry-After: " + time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat):      40 * time.Second,
+		"Retry-After: Sun, 06 Nov 1994 08:49:37 GMT":                                        time.Second,
+		"Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\nDate: Sun, 06 Nov 1994 08:49:07 GMT": 30 * time.Second, // another clock
 		"Retry-After: 999999":               time.Hour,
 		"X-Other: 1":                        time.Minute,
 		"Retry-After:":                      time.Minute,

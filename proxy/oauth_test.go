@@ -7,7 +7,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"freeagent-proxy/proxy"
 	"freeagent-proxy/tokens"
@@ -188,6 +190,19 @@ func TestStandIns(t *testing.T) {
 	bearer(other, main).refused(t, 401, "none of")
 	renamed, _ := withUpstream(t, well, clients(proxy.Client{Name: "other", Keys: digestsOf(clientKey)}))
 	bearer(renamed, main).refused(t, 401, "none of")
+}
+
+// A stand-in is good for an hour by the clock that replicas share, whatever their own say.
+func TestStandInsEndByTheSharedClock(t *testing.T) {
+	var now atomic.Int64 // Unix seconds: of another century
+	r, _ := withUpstream(t, well, clients(proxy.Client{Name: "billing", Keys: digestsOf(clientKey)}), func(c *proxy.Config) {
+		c.Now = func() time.Time { return time.Unix(now.Load(), 0) }
+	})
+	token := r.do("POST", "/v2/token_endpoint", "grant_type=refresh_token", form, basic("billing", clientKey)).granted(t).AccessToken
+	now.Store(59 * 60)
+	r.do("GET", "/v2/company", "", "Authorization: Bearer "+token).passed(t, 200, fine)
+	now.Store(61 * 60)
+	r.do("GET", "/v2/company", "", "Authorization: Bearer "+token).refused(t, 401, "none of")
 }
 
 // Without clients any id and secret will do, and so will they from a client that is known by something else.

@@ -49,6 +49,8 @@ type Config struct {
 	// TrustedProxies are those whose Forwarded or X-Forwarded-For names a client's address; may be empty.
 	TrustedProxies []netip.Prefix
 	Sealer         Sealer // of the tokens that programs get that do their own OAuth
+	// Now is the clock by which those end, one for all replicas; nil: time.Now.
+	Now func() time.Time
 	// OneAtATime are writes, such as "POST /v2/invoices", that happen one at a time for each company, by Turns. Without
 	// any there need be no Turns.
 	OneAtATime []string
@@ -96,10 +98,13 @@ type Proxy struct {
 
 // New makes a Proxy. It starts nothing.
 func New(c Config) *Proxy {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	p := &Proxy{
 		config:    c,
 		bodies:    newBodies(),
-		standIns:  standIns{c.Sealer},
+		standIns:  standIns{c.Sealer, c.Now},
 		transport: newTransport(c.Upstream),
 		buffers:   newBufferPool(),
 		gzips:     newGzips(),

@@ -16,7 +16,7 @@ func (s *sending) repeatable(req *http.Request, err error) bool {
 		return false
 	}
 	s.failures++
-	return failed.connected || s.rest(s.pause(""))
+	return failed.connected || s.rest(s.pause(nil))
 }
 
 // isGatewayTrouble reports whether an answer is one of FreeAgent's gateway, which cannot tell whether what is behind it has acted.
@@ -40,7 +40,7 @@ func (s *sending) recovers(req *http.Request, resp *http.Response) (again bool, 
 	body := resp.Body.(*answerBody)
 	body.pause() // it may take longer than the upstream timeout until the answer is read
 	switch {
-	case s.rest(s.pause(resp.Header.Get("Retry-After"))):
+	case s.rest(s.pause(resp.Header)):
 		s.trouble = resp
 		return true, nil
 	case s.presence.Err() != nil:
@@ -73,9 +73,9 @@ func (s *sending) rest(pause time.Duration) bool {
 // requests that failed together do not come again together, and twice as much the second time.
 const firstPause = 250 * time.Millisecond
 
-func (s *sending) pause(asked string) time.Duration {
-	if asked != "" {
-		return retryAfter(asked)
+func (s *sending) pause(answer http.Header) time.Duration {
+	if answer.Get("Retry-After") != "" {
+		return retryAfter(answer)
 	}
 	pause := firstPause << (s.failures - 1)
 	return pause + rand.N(pause/2)

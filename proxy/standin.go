@@ -18,7 +18,10 @@ type Sealer interface {
 
 // standIns makes the tokens that programs get that do their own OAuth. One names the client that it was made for and
 // stands for the key that the client showed: it is good as long as that key is, but no longer than it says.
-type standIns struct{ sealer Sealer }
+type standIns struct {
+	sealer Sealer
+	now    func() time.Time
+}
 
 // standIn is what such a token says.
 type standIn struct {
@@ -56,7 +59,7 @@ func markOf(key string) keyMark {
 }
 
 func (s standIns) issue(t standIn) string {
-	plain := binary.BigEndian.AppendUint64([]byte{t.kind}, uint64(time.Now().Add(t.life).Unix()))
+	plain := binary.BigEndian.AppendUint64([]byte{t.kind}, uint64(s.now().Add(t.life).Unix()))
 	plain = append(append(plain, t.key[:]...), t.client...)
 	return standInPrefix + base64.RawURLEncoding.EncodeToString(s.sealer.Seal(standInName, plain))
 }
@@ -76,7 +79,7 @@ func (s standIns) open(token string) (t standIn, ok bool) {
 		return standIn{}, false
 	}
 	t.kind = plain[0]
-	t.life = time.Until(time.Unix(int64(binary.BigEndian.Uint64(plain[1:])), 0))
+	t.life = time.Unix(int64(binary.BigEndian.Uint64(plain[1:])), 0).Sub(s.now())
 	t.key = keyMark(plain[9:])
 	t.client = string(plain[9+len(t.key):])
 	return t, t.kind == accessStandIn && t.life > 0

@@ -14,6 +14,7 @@ type account struct {
 	name    string
 	current atomic.Pointer[access] // what is handed out; written under mu
 	suspect atomic.Bool            // its suspicion has something to find out
+	clock   func() time.Time       // the Store's
 	writing chan struct{}          // full while the grant is being written or removed; taken before mu
 
 	mu      sync.Mutex    // never held over network or disk
@@ -59,8 +60,8 @@ const (
 	consented      // an operator's grant: replaces whatever was written meanwhile
 )
 
-func newAccount(name string) *account {
-	return &account{name: name, writing: make(chan struct{}, 1), changed: make(chan struct{})}
+func newAccount(name string, clock func() time.Time) *account {
+	return &account{name: name, clock: clock, writing: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // at reports whether the grant is still the one of that epoch.
@@ -83,7 +84,7 @@ func (a *account) set(g Grant) {
 // hold makes g the account's grant, without handing its token out yet. What was held
 // against the last grant is forgotten.
 func (a *account) hold(g Grant) {
-	a.grant, a.known = g, true
+	a.grant, a.known = g.anchored(time.Now()), true
 	a.epoch++
 	a.last = max(a.last, g.Version)
 	a.refused, a.refusals, a.fellBack = nil, 0, false
@@ -98,7 +99,7 @@ func (a *account) settled(version int64) {
 
 // nextVersion is higher than any version seen.
 func (a *account) nextVersion() int64 {
-	return max(a.last+1, time.Now().UnixMilli())
+	return max(a.last+1, a.clock().UnixMilli())
 }
 
 // broadcast makes all who wait look again.

@@ -55,7 +55,7 @@ func (c *conversation) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	c.status = resp.StatusCode
-	c.after = retryAfter(resp.Header.Get("Retry-After"))
+	c.after = retryAfter(resp.Header)
 	// A body that breaks off may have brought the tokens all the same.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	c.said = parseAnswer(body, resp.StatusCode)
@@ -72,15 +72,20 @@ func (c *conversation) RoundTrip(req *http.Request) (*http.Response, error) {
 // maxAnswer is how much of an answer is read; a real one has some 300 bytes.
 const maxAnswer = 256 << 10
 
-// retryAfter reads a Retry-After header, seconds or a date; 0: there is none.
-func retryAfter(header string) time.Duration {
-	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+// retryAfter reads a Retry-After header, seconds or a date by the clock of who answers; 0: there is none.
+func retryAfter(h http.Header) time.Duration {
+	if seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second
 	}
-	if at, err := http.ParseTime(header); err == nil {
-		return max(time.Until(at), 0)
+	at, err := http.ParseTime(h.Get("Retry-After"))
+	if err != nil {
+		return 0
 	}
-	return 0
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(at.Sub(now), 0)
 }
 
 // grant is what a successful call brought. Lifetimes count from when the request left: the

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -243,6 +244,9 @@ func (f *File) writable() error {
 		return nil
 	}
 }
+
+// Now is this machine's clock.
+func (f *File) Now() time.Time { return time.Now() }
 
 // Close gives the folder to the next process.
 func (f *File) Close() error {

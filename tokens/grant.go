@@ -56,6 +56,26 @@ func (g Grant) refreshed(got Grant, spent string) Grant {
 	return next
 }
 
+// anchored ties the times of a grant to the monotonic clock, so that setting the wall clock changes nothing from now on.
+func (g Grant) anchored(now time.Time) Grant {
+	return g.withTimes(func(t time.Time) time.Time { return now.Add(t.Sub(now)) })
+}
+
+// onWall puts them on the wall clock as it is now, should that have been set since they were taken.
+func (g Grant) onWall(now time.Time) Grant {
+	return g.withTimes(func(t time.Time) time.Time { return now.Round(0).Add(t.Sub(now)) })
+}
+
+// withTimes changes all times that are known.
+func (g Grant) withTimes(change func(time.Time) time.Time) Grant {
+	for _, t := range []*time.Time{&g.ObtainedAt, &g.ExpiresAt, &g.RefreshObtained, &g.RefreshExpiresAt} {
+		if !t.IsZero() {
+			*t = change(*t)
+		}
+	}
+	return g
+}
+
 // agingPause is the pause between such refreshes, should none of them bring a new end of life.
 const agingPause = 24 * time.Hour
 

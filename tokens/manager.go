@@ -197,7 +197,7 @@ func (m *Manager) configured(name string) bool {
 
 // entry returns what is known of an account, configured or not.
 func (m *Manager) entry(name string) *account {
-	entry, _ := m.accounts.LoadOrStore(name, newAccount(name))
+	entry, _ := m.accounts.LoadOrStore(name, newAccount(name, m.cfg.Store.Now))
 	return entry.(*account)
 }
 

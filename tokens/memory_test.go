@@ -61,6 +61,8 @@ func (s *memory) Accounts(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(s.grants)), nil
 }
 
+func (s *memory) Now() time.Time { return time.Now() }
+
 func (s *memory) Lock(ctx context.Context, account string) (tokens.Lease, error) {
 	s.mu.Lock()
 	lock, ok := s.locks[account]

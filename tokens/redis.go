@@ -39,7 +39,7 @@ type RedisConfig struct {
 
 // Redis is the Store for many processes. All that it has of an account has one hash tag, and so lies on one server:
 //
-//	fap:v1:{ACCOUNT}:grant  hash: version, sealed; after Remove the version alone, for 90 days
+//	fap:v1:{ACCOUNT}:grant  hash: version, sealed, clock; after Remove the version alone, for 90 days
 //	fap:v1:{ACCOUNT}:lock   string: who may refresh
 //	fap:v1:{ACCOUNT}:spend  hash: the version whose refresh token is on its way to FreeAgent, owner
 //	fap:v1:grants           channel: "VERSION ACCOUNT" after each write
@@ -52,8 +52,8 @@ type Redis struct {
 	sealer *Sealer
 	backup *backup // nil: none
 	id     string  // of this process
-	made   time.Time
 	locks  atomic.Int64
+	clock  atomic.Pointer[redisClock] // nil: not known yet
 
 	turns  turns // who of this process may refresh an account
 	writes turns // who may compare backup and Redis
@@ -65,8 +65,7 @@ type Redis struct {
 	mu       sync.Mutex
 	seen     map[string]string // account → the version that was last read or written here
 	homes    map[string]home
-	clocks   map[string]serverClock // by run id
-	degraded map[string]string      // what → the error that was told
+	degraded map[string]string // what → the error that was told
 }
 
 const (
@@ -105,8 +104,8 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 		cfg.Degraded = func(string, error) {}
 	}
 	r := &Redis{
-		cfg: cfg, sealer: sealer, id: rand.Text() + ".", made: time.Now(), seen: make(map[string]string), homes: make(map[string]home),
-		clocks: make(map[string]serverClock), degraded: make(map[string]string), closed: make(chan struct{}),
+		cfg: cfg, sealer: sealer, id: rand.Text() + ".",
+		seen: make(map[string]string), homes: make(map[string]home), degraded: make(map[string]string), closed: make(chan struct{}),
 	}
 	r.close = sync.OnceFunc(func() { close(r.closed) })
 	if cfg.Backup != "" {
@@ -178,16 +177,17 @@ func (g redisGrant) result(account string) (Grant, error) {
 }
 
 func (r *Redis) read(ctx context.Context, account string) (redisGrant, error) {
-	fields, err := r.cfg.Client.HMGet(ctx, grantKey(account), "version", "sealed").Result()
+	asked := time.Now()
+	fields, err := r.eval(ctx, loadScript, account)
 	if err != nil {
 		return redisGrant{}, r.fail("read", account, err)
 	}
-	version, known := fields[0].(string)
-	if !known {
+	version, sealed, now := word(fields, 0), word(fields, 1), number(fields, 3)
+	r.told(asked, now)
+	if version == "" {
 		return redisGrant{reading: reading{forgotten: true}}, nil
 	}
-	sealed, there := fields[1].(string)
-	if !there {
+	if sealed == "" {
 		removal, err := strconv.ParseInt(version, 10, 64)
 		if err != nil || removal <= 0 {
 			return redisGrant{}, storeError("open", grantKey(account), errors.New("it is not ours, or damaged; delete it"))
@@ -198,6 +198,7 @@ func (r *Redis) read(ctx context.Context, account string) (redisGrant, error) {
 	if err != nil {
 		return redisGrant{}, err
 	}
+	grant = grant.here(word(fields, 2), asked, now)
 	if stale { // move it to the first key; if that fails it moves when it is next written
 		_ = r.put(ctx, grant, grant.Version)
 	}
@@ -232,12 +233,13 @@ func (r *Redis) Save(ctx context.Context, next Grant, previous int64) error {
 
 // put writes into Redis.
 func (r *Redis) put(ctx context.Context, next Grant, previous int64) error {
-	sealed, err := r.sealer.sealGrant(next)
+	now := time.Now()
+	sealed, err := r.sealer.sealGrant(next.onWall(now))
 	if err != nil {
 		return storeError("encode", grantKey(next.Account), err)
 	}
 	version := strconv.FormatInt(next.Version, 10)
-	result, err := r.write(ctx, saveScript, next.Account, previous, version, sealed, redisChannel, tag(next.Account))
+	result, err := r.write(ctx, saveScript, next.Account, previous, version, sealed, redisChannel, tag(next.Account), now.UnixMilli())
 	if err != nil {
 		return r.fail("write", next.Account, err)
 	}

@@ -34,6 +34,7 @@ func redisScript(name string) *redis.Script {
 }
 
 var (
+	loadScript    = redisScript("load")
 	saveScript    = redisScript("save")
 	removeScript  = redisScript("remove")
 	lockScript    = redisScript("lock")

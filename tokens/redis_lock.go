@@ -38,7 +38,6 @@ type redisLease struct {
 	r       *Redis
 	account string
 	owner   string
-	server  string    // that has it: its run id
 	settled time.Time // nothing is spent before
 	release func()    // once
 
@@ -78,13 +77,14 @@ func (r *Redis) Lock(ctx context.Context, account string) (Lease, error) {
 
 func (l *redisLease) acquire(ctx context.Context) error {
 	for pause := minPoll; ; pause = min(2*pause, maxPoll) {
+		began := time.Now()
 		result, err := l.r.eval(ctx, lockScript, l.account, l.owner, l.r.id, l.r.cfg.Lease.Milliseconds())
 		if err != nil {
 			return l.r.fail("lock", l.account, err)
 		}
 		if number(result, 0) == 1 {
-			l.server = word(result, 1)
-			l.settled = l.r.settled(l.account, l.server, number(result, 2))
+			l.r.told(began, number(result, 2))
+			l.settled = l.r.settled(l.account, word(result, 1))
 			return nil
 		}
 		if err := rest(ctx, pause/2+rand.N(pause)); err != nil {
@@ -100,8 +100,9 @@ type home struct {
 }
 
 // settled is when the server that has the account can be trusted to know who is spending: at once, unless it is another
-// one than when the account was last locked here, or its clock was set. A failover or a restart may have lost lock and mark.
-func (r *Redis) settled(account, server string, unixMilli int64) time.Time {
+// one than when the account was last locked here, or its clock was set forward. A failover or a restart may have lost lock
+// and mark, as may such a step.
+func (r *Redis) settled(account, server string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h, known := r.homes[account]
@@ -110,10 +111,7 @@ func (r *Redis) settled(account, server string, unixMilli int64) time.Time {
 	}
 	h.server = server
 	r.homes[account] = h
-	if trusted := r.told(server, unixMilli); trusted.After(h.settled) {
-		return trusted
-	}
-	return h.settled
+	return later(h.settled, r.unsettled())
 }
 
 // renew renews the lock until it is to stop. It goes on when another process has it: of that Spend learns, and
@@ -176,7 +174,7 @@ func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time,
 		}
 		began := time.Now()
 		result, err := l.r.write(ctx, spendScript, l.account, l.owner, l.r.id, version, l.r.cfg.Lease.Milliseconds(), mark.Milliseconds(),
-			l.r.latest(l.server))
+			l.r.latest())
 		if err != nil {
 			return time.Time{}, l.r.fail("refresh", l.account, err)
 		}
@@ -194,9 +192,8 @@ func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time,
 		case notThis:
 			return time.Time{}, fmt.Errorf("account %q: no longer version %d: %w", l.account, version, ErrConflict)
 		case wasSet:
-			l.r.mu.Lock()
-			l.settled = l.r.told(l.server, number(result, 1))
-			l.r.mu.Unlock()
+			l.r.told(began, number(result, 1))
+			l.settled = l.r.unsettled()
 		default:
 			return time.Time{}, fmt.Errorf("%w: refresh account %q: the lock is lost: this process, or Redis, was away for longer than %s; it is tried again",
 				ErrStore, l.account, l.r.cfg.Lease)

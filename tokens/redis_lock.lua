@@ -3,7 +3,7 @@
 -- KEYS 2 the lock, a string: its owner
 -- ARGV 1 owner: process and number   2 process   3 how long the lock lives unless it is renewed, in ms
 --
--- Returns {1, run id of this Redis server, or empty if it does not say, now in Unix ms} when it is taken;
+-- Returns {1, run id of this Redis server, or empty if it does not say, now in Unix ms by its clock} when it is taken;
 --         {0, ms until it expires} when another process has it.
 local held = redis.call('GET', KEYS[2])
 if held and string.sub(held, 1, #ARGV[2]) ~= ARGV[2] then

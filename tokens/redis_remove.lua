@@ -9,7 +9,7 @@ local now = redis.call('TIME')
 local version = math.max(tonumber(stored[1] or '0') + 1, now[1] * 1000 + math.floor(now[2] / 1000))
 local text = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'version', text)
-redis.call('HDEL', KEYS[1], 'sealed')
+redis.call('HDEL', KEYS[1], 'sealed', 'clock')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.pcall('PUBLISH', ARGV[2], text .. ' ' .. ARGV[3])
 return {stored[2] and 1 or 0, text}

@@ -1,8 +1,10 @@
 -- Writes a grant if the stored one is of the version that it replaces, and tells the other replicas.
 --
--- KEYS 1 the grant, a hash: version, and sealed, which is absent once the grant was removed
+-- KEYS 1 the grant, a hash: version; sealed, which is absent once the grant was removed; clock: "VERSION MS", by how much the
+--        clock of who wrote that version was ahead of Redis's
 -- ARGV 1 the version that is replaced; 0: there is no grant
 --      2 the new version   3 the new grant, sealed   4 channel   5 account, as in the key
+--      6 what time it is by the writer's clock, in Unix ms
 -- Versions are Unix milliseconds, or a little more.
 --
 -- Returns {1} when it is written, also by an earlier try whose answer was lost;
@@ -19,7 +21,9 @@ if sealed ~= '' then
 elseif ARGV[1] ~= '0' or (version ~= '' and tonumber(version) >= tonumber(ARGV[2])) then
 	return {0, version, ''}
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2], 'sealed', ARGV[3])
+local now = redis.call('TIME')
+local ahead = ARGV[6] - now[1] * 1000 - math.floor(now[2] / 1000)
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'sealed', ARGV[3], 'clock', string.format('%s %.0f', ARGV[2], ahead))
 redis.call('PERSIST', KEYS[1])
 redis.pcall('PUBLISH', ARGV[4], ARGV[2] .. ' ' .. ARGV[5]) -- if it may not, the others find out a little later
 return {1}

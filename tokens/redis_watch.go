@@ -82,9 +82,6 @@ func (r *Redis) compare(ctx context.Context, after string, changed func(account 
 		accounts = accounts[:compareAtOnce]
 		next = accounts[compareAtOnce-1]
 	}
-	if len(accounts) == 0 {
-		return ""
-	}
 	ctx, cancel := context.WithTimeout(ctx, compareEvery)
 	defer cancel()
 	pipe := r.cfg.Client.Pipeline()
@@ -92,7 +89,11 @@ func (r *Redis) compare(ctx context.Context, after string, changed func(account 
 	for i, account := range accounts {
 		versions[i] = pipe.HGet(ctx, grantKey(account), "version")
 	}
+	asked, clock := time.Now(), pipe.Time(ctx)
 	_, _ = pipe.Exec(ctx) // each says for itself
+	if now, err := clock.Result(); err == nil {
+		r.told(asked, now.UnixMilli())
+	}
 	for i, account := range accounts {
 		version, err := versions[i].Result()
 		if (err == nil || errors.Is(err, redis.Nil)) && version != seen[account] {

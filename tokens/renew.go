@@ -92,7 +92,8 @@ func (m *Manager) renew(a *account, r Attempt, at, now time.Time) (Token, time.T
 // so soon that the token cannot have been revoked. A token that another request renewed
 // earlier, or that waited long for its permit, can.
 func (r Attempt) fresh(cur *access) bool {
-	return !r.RejectedAt.IsZero() && !cur.obtained.Before(r.RejectedAt) && r.Sent.Sub(cur.obtained) < minAge
+	after := r.Sent.Sub(cur.obtained)
+	return !r.RejectedAt.IsZero() && !cur.obtained.Before(r.RejectedAt) && 0 <= after && after < minAge
 }
 
 // own is the error that says that a 401 is the resource's own.

@@ -64,14 +64,17 @@ func newAccess(g Grant) *access {
 	if g.AccessToken == "" {
 		return nil
 	}
+	now := time.Now()
+	g = g.anchored(now)
 	life := max(g.ExpiresAt.Sub(g.ObtainedAt), 0)
+	expires := earlier(g.ExpiresAt, now.Add(life)) // it was obtained before now, whatever the clock says
 	ahead := min(refreshAhead, life/5)
 	ahead -= rand.N(ahead/5 + 1) // so that replicas do not all come at once
 	return &access{
 		token:    newToken(g.AccessToken),
 		obtained: g.ObtainedAt,
-		until:    g.ExpiresAt.Add(-min(expiryMargin, life/10)),
-		ahead:    g.ExpiresAt.Add(-ahead),
+		until:    expires.Add(-min(expiryMargin, life/10)),
+		ahead:    expires.Add(-ahead),
 	}
 }
 

@@ -35,8 +35,8 @@ type Grant struct {
 	ExpiresAt        time.Time `json:"expires_at"`                       // of the access token
 	RefreshObtained  time.Time `json:"refresh_obtained_at"`              // when RefreshToken was received
 	RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`      // zero: not known
-	// Version orders the writes of one account: max(previous+1, Unix milliseconds),
-	// so that it is not used twice, not even after Remove.
+	// Version orders the writes of one account: max(previous+1, Unix milliseconds by the
+	// Store's clock), so that it is not used twice, not even after Remove.
 	Version int64 `json:"version"`
 	// Seeds are the SHA-256 digests (hex) of the refresh tokens that were once
 	// given from outside (environment, import). A seed that is listed was used or
@@ -54,7 +54,7 @@ func (g Grant) Format(f fmt.State, _ rune) {
 // Manager above it sees to it that one process refreshes an account once. An error
 // that is none of those named wraps ErrStore and says what to do about it.
 type Store interface {
-	// Load returns the account's grant, or ErrNoGrant. A store that remembers removals
+	// Load returns the account's grant, with times by this process's clock, or ErrNoGrant. A store that remembers removals
 	// returns with ErrNoGrant a Grant that has the removal's Version and nothing else,
 	// and ErrForgotten when it knows of neither a grant nor a removal.
 	Load(ctx context.Context, account string) (Grant, error)
@@ -74,6 +74,9 @@ type Store interface {
 	// ends; the lock itself lasts until its Release. Save needs no lock: its versions
 	// fence a holder that was too slow.
 	Lock(ctx context.Context, account string) (Lease, error)
+	// Now is what time it is for all processes that share the store, whose own clocks may differ. It does not block;
+	// before the store was heard of it is our own.
+	Now() time.Time
 	Close() error
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,13 +103,14 @@ func TestGoodTokenServesThroughTrouble(t *testing.T) {
 // A 429's Retry-After is kept to; by who waits for no longer than the 10 s that are the most for any trouble.
 func TestRetryAfterIsKept(t *testing.T) {
 	for _, c := range []struct {
-		header      string
+		header      string // and Date
 		least, most time.Duration
 	}{
 		{"7", 7 * time.Second, 7 * time.Second},
 		{"30", 8 * time.Second, 10 * time.Second},
 		{"3600", 8 * time.Second, 10 * time.Second},
 		{"Sat, 01 Jan 2000 01:00:40 GMT", 8 * time.Second, 10 * time.Second},
+		{"Sat, 01 Jan 2000 00:00:40 GMT; Sat, 01 Jan 2000 00:00:33 GMT", 7 * time.Second, 7 * time.Second}, // by its Date
 		{"0", time.Second, 1250 * time.Millisecond},
 		{"soon", time.Second, 1250 * time.Millisecond},
 		{"", time.Second, 1250 * time.Millisecond},
@@ -119,7 +121,11 @@ func TestRetryAfterIsKept(t *testing.T) {
 				r.authorised()
 				sleep(time.Hour)
 				r.agent.then(func(w http.ResponseWriter, req *http.Request) {
-					w.Header().Set("Retry-After", c.header)
+					after, date, _ := strings.Cut(c.header, "; ")
+					w.Header().Set("Retry-After", after)
+					if date != "" {
+						w.Header().Set("Date", date)
+					}
 					answer(http.StatusTooManyRequests, "text/plain", "You must not exceed 15 requests per 60 seconds")(w, req)
 				})
 				began := time.Now()

@@ -19,6 +19,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(clockVariable); name != "" {
+		if err := wrongClock(name); err != nil {
+			fmt.Fprintln(os.Stderr, "set the clock:", err)
+			os.Exit(100)
+		}
+	}
 	switch os.Getenv(roleVariable) {
 	case roleProgram:
 		main()

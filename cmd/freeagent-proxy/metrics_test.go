@@ -109,6 +109,7 @@ func TestMetricsWithRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Persistent())
 	w := newShared(t, simNoLimits, "redis://"+server.Addr(), noLimits)
+	w.skew() // its times are compared with ours
 	w.authorise(w.sim.Authorize("owner"))
 	s := newScraped(w)
 	got := s.come("linked", map[string]float64{

@@ -295,6 +295,7 @@ func (s *server) proxyConfig() proxy.Config {
 		Log:       s.log.Logger,
 		Served:    s.served,
 		Sealer:    s.store.(sealing).Sealer(),
+		Now:       s.store.Now,
 		Outcomes:  s.outcomes,
 
 		OneAtATime:     cfg.Writes.OneAtATime,

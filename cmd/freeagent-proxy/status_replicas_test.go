@@ -19,6 +19,7 @@ func TestStatusOfReplicas(t *testing.T) {
 	t.Parallel()
 	w := newShared(t, simulator.Config{Enforcement: simulator.EnforceOff}, "redis://"+redistest.Start(t).Addr(),
 		"limits: {api: [{requests: 1000, per: 5m}], max_wait: 4m}\n"+twoClients())
+	w.skew() // their times are compared
 	w.authorise(w.sim.Authorize("owner"))
 	var all []*observed
 	for range 3 {

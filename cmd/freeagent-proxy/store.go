@@ -167,6 +167,12 @@ type writer struct {
 	store tokens.Store
 }
 
+// Put is that of grants. Its version is by the store's clock, which is known when the store was read.
+func (w writer) Put(ctx context.Context, g tokens.Grant) error {
+	_, _ = w.store.Load(ctx, g.Account) // what fails here fails there
+	return w.Manager.Put(ctx, g)
+}
+
 // Prove is that of grants.
 func (w writer) Prove(ctx context.Context, account string) error {
 	lease, err := w.store.Lock(ctx, account)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,9 @@ type world struct {
 	simURL string
 
 	accounts string // of the configuration, if not account alone
+
+	clocks  []*clock // of the processes that serve, in turn; none: the machine's
+	started int      // of those
 }
 
 // newWorld makes a world whose FreeAgent is at url. settings are appended to the configuration.
@@ -81,7 +85,7 @@ func newSimulated(t *testing.T, switches simulator.Config, settings string) *wor
 	return newWorld(t, sim, running.URL(), settings)
 }
 
-// newShared makes a world whose processes share a Redis.
+// newShared makes a world whose processes share a Redis, and have wrong clocks.
 func newShared(t *testing.T, switches simulator.Config, redisURL, settings string) *world {
 	t.Helper()
 	w := newSimulated(t, switches, "")
@@ -90,6 +94,9 @@ func newShared(t *testing.T, switches simulator.Config, redisURL, settings strin
 store: {redis: {url: %q}}
 encryption: {keys: [{id: tests, env: FREEAGENT_PROXY_KEY}]}
 %s`, redisURL, settings))
+	if canSkew {
+		w.skew(wrongClocks...)
+	}
 	return w
 }
 
@@ -114,7 +121,11 @@ func (w *world) authorise(refreshToken string) {
 // serve starts a proxy and waits until it listens. It returns its URL.
 func (w *world) serve() (p *process, url string) {
 	w.t.Helper()
-	p = w.start("serve")
+	env := w.env
+	if c := w.clock(); c != nil {
+		env = append(slices.Clone(env), c.env())
+	}
+	p = start(w.t, w.folder, env, "serve")
 	addresses, err := p.listening()
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,5 +1,7 @@
 package outcomes
 
+import "time"
+
 // Halt ends the Book's own work, as if its process were halted or dead: what it holds shows no life any more.
 func (b *Book) Halt() {
 	b.stop()
@@ -13,6 +15,14 @@ func (b *Book) Sweep() { b.store.sweep() }
 func (b *Book) Expire(name Name) {
 	f := b.store.(*file)
 	f.expire(f.path(&record{id: name.id(), account: name.Account, client: name.Client}))
+}
+
+// SetClock sets the clock that the files' times go by so far ahead of the machine's.
+func (b *Book) SetClock(ahead time.Duration) {
+	c := b.store.(*file).clock
+	c.following.Lock()
+	defer c.following.Unlock()
+	c.wall = func(now time.Time) int64 { return now.Add(ahead).UnixNano() }
 }
 
 // Fill counts so many units as the name's client's.

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +26,7 @@ import (
 // end with the process.
 type file struct {
 	dir    string
+	clock  *fileClock
 	mu     sync.Mutex
 	scopes map[string]*scope
 	// writing is read-locked while a record is written, so that the sweep, which locks it, does not take one for the
@@ -39,7 +42,7 @@ type scope struct {
 
 // OpenFile opens the folder, and makes it if it is missing.
 func OpenFile(dir string, cfg Config) (*Book, error) {
-	f := &file{dir: dir, scopes: make(map[string]*scope)}
+	f := &file{dir: dir, clock: newFileClock(), scopes: make(map[string]*scope)}
 	if err := errors.Join(os.MkdirAll(dir, 0o700), syncDir(filepath.Dir(dir))); err != nil {
 		return nil, fileError("make", dir, err)
 	}
@@ -77,6 +80,7 @@ func (f *file) scope(r *record) *scope {
 }
 
 func (f *file) begin(_ context.Context, r *record) (*record, error) {
+	f.follow()
 	path := f.path(r)
 	info, err := os.Stat(path)
 	switch {
@@ -189,18 +193,19 @@ var leftover = regexp.MustCompile(`^\.[0-9a-f]{64}\d+$`)
 
 // sweep removes what has expired, and counts what is left.
 func (f *file) sweep() {
-	f.mu.Lock()
-	names := make([]string, 0, len(f.scopes))
-	for name := range f.scopes {
-		names = append(names, name)
-	}
-	f.mu.Unlock()
-	for _, name := range names {
+	f.follow()
+	for _, name := range f.scopeNames() {
 		taken := f.sweepScope(filepath.Join(f.dir, name))
 		f.mu.Lock()
 		f.scopes[name].units = taken
 		f.mu.Unlock()
 	}
+}
+
+func (f *file) scopeNames() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.scopes))
 }
 
 // sweepScope returns the units of what is left. What cannot be removed now is tried again at the next time.

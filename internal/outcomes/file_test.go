@@ -53,6 +53,41 @@ func TestFilesExpire(t *testing.T) {
 	}
 }
 
+// A machine whose clock was more than a day behind sets it while the proxy runs: what was written before is not forgotten for
+// that. What a run before had written when the clock was right is left alone.
+func TestFilesFollowTheClock(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, false)
+	keepOne(t, s.open())
+	path := filepath.Join(s.dir, outcomes.Path(invoice))
+	b := s.open()
+	const behind = 30 * time.Hour
+	b.SetClock(-behind)
+	c := claims(t, b, named("behind")) // it follows, backwards
+	leaves(t, c)
+	c.Keep(created)
+	early := filepath.Join(s.dir, outcomes.Path(named("behind")))
+	wrong := time.Now().Add(-behind)
+	if err := os.Chtimes(early, wrong, wrong); err != nil { // as it would have been
+		t.Fatal(err)
+	}
+	b.SetClock(0)
+	b.Sweep()
+	for name, file := range map[string]string{"of a run before": path, "from when the clock was behind": early} {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := time.Since(info.ModTime()); age.Abs() > time.Minute {
+			t.Errorf("the record %s is %s old, want next to nothing", name, age)
+		}
+	}
+	answers(t, b, created)
+	if _, answer, err := begin(b, named("behind"), first); err != nil || answer == nil {
+		t.Errorf("Begin: %v, %v; want the answer that was kept", answer, err)
+	}
+}
+
 // What cannot be opened is an outcome that is not known, and stays.
 func TestDamagedFile(t *testing.T) {
 	t.Parallel()
