@@ -129,9 +129,9 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 		_ = x.control.Flush()
 		panic(fault)
 	}
-	reverse := x.sending.reverse
+	reverse, spare := x.sending.reverse, x.sending.spare
 	*x = exchange{}
-	x.sending.reverse = reverse
+	x.sending.reverse, x.sending.spare = reverse, spare
 	p.exchanges.Put(x)
 }
 
