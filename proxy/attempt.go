@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,8 +41,11 @@ type attempt struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	request *http.Request
-	watch   *time.Timer
-	looked  atomic.Bool // at how it is, which takes an attempt that lasts
+	watch   *time.Timer // calls look
+
+	mu      sync.Mutex // held by look, and where an attempt begins or ends
+	active  bool       // between these
+	watched bool       // look will be called, within countedWithin, also of the next attempt: looking costs less than setting a timer twice
 }
 
 // countedWithin is the longest that a request is taken to be on its way to where FreeAgent counts it.
@@ -77,15 +81,23 @@ func (s *sending) begin(permit *limiter.Permit) *attempt {
 	if a == nil {
 		a = newAttempt(s.p.config.Timeout)
 	}
-	a.permit, a.began = permit, time.Now()
-	a.watch.Reset(min(countedWithin, a.timeout))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active, a.permit, a.began = true, permit, time.Now()
+	if !a.watched {
+		a.watched = true
+		a.watch.Reset(min(countedWithin, a.timeout))
+	}
 	return a
 }
 
-// look ends the attempt if it has shown no life for the timeout, else looks again when that may be, or when its permit is
-// to be closed.
+// look ends the attempt if it has shown no life for the timeout, and closes its permit when that is due; else it looks again then.
 func (a *attempt) look() {
-	a.looked.Store(true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.watched = a.active; !a.active {
+		return
+	}
 	now := time.Since(a.began)
 	left, counted := a.timeout, countedWithin
 	if written := a.written.Load(); written != 0 {
@@ -93,7 +105,7 @@ func (a *attempt) look() {
 	}
 	if counted <= 0 {
 		a.permit.Sent()
-		counted = a.timeout
+		counted = countedWithin
 	}
 	if alive := a.alive.Load(); alive != paused {
 		left -= now - time.Duration(alive)
@@ -124,11 +136,14 @@ func (a *attempt) progress() time.Duration {
 func (a *attempt) pause() { a.alive.Store(paused) }
 
 // end ends the attempt. It serves the exchange's next one, or the next exchange's, if nobody can still have anything to do with it: the
-// transport has told that the request was written, which is the last that it does with it, its answer was read to the end, and the
-// watch has not run.
+// transport has told that the request was written, which is the last that it does with it, and its answer was read to the end.
 func (a *attempt) end() {
 	a.step.end()
-	if !a.watch.Stop() || a.looked.Load() || a.written.Load() == 0 || !a.answer.whole {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active = false
+	if a.written.Load() == 0 || !a.answer.whole || a.ctx.Err() != nil {
+		a.watch.Stop()
 		a.cancel(nil)
 		return
 	}
@@ -139,9 +154,9 @@ func (a *attempt) end() {
 	a.written.Store(0)
 }
 
-// watched opens a request body. Reading a long one counts as progress; a short one goes in
+// reader opens a request body. Reading a long one counts as progress; a short one goes in
 // one piece and must stay of the type that the transport knows to be in memory.
-func (a *attempt) watched(b *body) io.ReadCloser {
+func (a *attempt) reader(b *body) io.ReadCloser {
 	if b.file == nil {
 		return b.open()
 	}

@@ -227,9 +227,9 @@ func (s *sending) prepare(req *http.Request, a *attempt, token tokens.Token) *ht
 		return out
 	}
 	out.ContentLength = s.body.size
-	out.Body = a.watched(s.body)
+	out.Body = a.reader(s.body)
 	if !isRead(out.Method) { // the transport sends a write again if not a byte of it has left, but a read also later
-		out.GetBody = func() (io.ReadCloser, error) { return a.watched(s.body), nil }
+		out.GetBody = func() (io.ReadCloser, error) { return a.reader(s.body), nil }
 	}
 	return out
 }
