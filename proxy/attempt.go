@@ -67,7 +67,8 @@ func newAttempt(timeout time.Duration) *attempt {
 		}
 	}
 	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) { a.written.Store(int64(time.Since(a.began))) }
-	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(context.Background(), &a.trace))
+	ctx, cancel := context.WithCancelCause(context.Background())
+	a.ctx, a.cancel = httptrace.WithClientTrace(ctx, &a.trace), cancel // in this order, since the trace is looked up more often
 	a.request = new(http.Request).WithContext(a.ctx)
 	a.watch = time.AfterFunc(timeout, a.look)
 	a.watch.Stop()

@@ -79,10 +79,13 @@ func (c *lazyConn) endRead(err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = false
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil {
 		return true
 	}
 	c.readEnded = true
+	if c.readAsked.Equal(c.readSet) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
 	return !c.readAsked.IsZero() && time.Until(c.readAsked) <= 0
 }
 
