@@ -168,7 +168,7 @@ func TestSlowAnswerKeepsNoTurn(t *testing.T) {
 			q.wait(leave)
 		}
 		return q.write(reply(200, fine))
-	}, api(limiter.Window{Requests: 1, Per: 100 * time.Millisecond}), maxWait(30*time.Second))
+	}, api(limiter.Window{Requests: 1, Per: 100 * time.Millisecond}), maxWait(5*time.Second))
 	for range 4 {
 		slow := r.dial().send(r.request("GET", "/v2/slow", ""))
 		<-arrived
