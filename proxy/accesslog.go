@@ -29,6 +29,7 @@ type exchange struct {
 	came      time.Time     // when something of FreeAgent's answer last came
 	began     time.Time
 	requestID string
+	told      *[2]string // the values of headers of ours: X-Request-Id, RateLimit
 	method    string
 	path      string // see loggedPath
 	client    string
@@ -78,7 +79,8 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.idle, x.began = p.config.Timeout, time.Now()
 	x.requestID, x.method, x.path = requestID(r), r.Method, loggedPath(r.RequestURI)
 	x.unread = r.ContentLength != 0
-	w.Header()["X-Request-Id"] = []string{x.requestID}
+	x.told = &[...]string{x.requestID, ""} // not x's own: who reads the header may do so when x serves another request
+	w.Header()["X-Request-Id"] = x.told[:1:1]
 	p.inFlight.Add(1)
 	if p.config.Tracer != nil {
 		p.trace(x, r)
@@ -129,22 +131,21 @@ func (p *Proxy) finish(x *exchange, r *http.Request) {
 		_ = x.control.Flush()
 		panic(fault)
 	}
-	reverse := x.sending.reverse
+	reverse, spare := x.sending.reverse, x.sending.spare
 	*x = exchange{}
-	x.sending.reverse = reverse
+	x.sending.reverse, x.sending.spare = reverse, spare
 	p.exchanges.Put(x)
 }
 
 // extend gives the client another while to take some of the answer; each write does. net/http takes the deadline off the
 // connection behind each answer, so it is never one of an earlier request that holds.
 func (x *exchange) extend() {
-	now := x.came // which was a moment ago: what comes is written at once
-	if now.IsZero() {
-		now = time.Now()
-	}
-	if now.Sub(x.moved) > x.idle/8 {
-		x.moved = now
-		_ = x.control.SetWriteDeadline(now.Add(x.idle)) // a writer without deadlines is a test's
+	if x.came.IsZero() {
+		x.came = time.Now()
+	} // else it was a moment ago: what comes is written at once, and so is what came before the header behind that
+	if x.came.Sub(x.moved) > x.idle/8 {
+		x.moved = x.came
+		_ = x.control.SetWriteDeadline(x.moved.Add(x.idle)) // a writer without deadlines is a test's
 	}
 }
 

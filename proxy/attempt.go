@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,19 +26,26 @@ var errStalled = errors.New("no progress within the upstream timeout")
 type attempt struct {
 	permit    *limiter.Permit
 	step      step
-	trace     httptrace.ClientTrace
 	header    [1]string // Authorization
 	answer    answerBody
-	ctx       context.Context
-	cancel    context.CancelCauseFunc
-	timeout   time.Duration
-	watch     *time.Timer
-	alive     atomic.Int64 // when it last showed life, in nanoseconds since began; or paused
 	began     time.Time
+	alive     atomic.Int64 // when it last showed life, in nanoseconds since began; or paused
+	written   atomic.Int64 // when the last byte of the request was, likewise; 0: it was not
 	connected bool
 	conn      *countedConn // that it was given
 	before    int64        // what had been written to it by then
-	written   atomic.Bool  // the last byte of the request
+
+	// What costs something to make. It serves one attempt after another; see end.
+	timeout time.Duration
+	trace   httptrace.ClientTrace
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	request *http.Request
+	watch   *time.Timer // calls look
+
+	mu      sync.Mutex // held by look, and where an attempt begins or ends
+	active  bool       // between these
+	watched bool       // look will be called, within countedWithin, also of the next attempt: looking costs less than setting a timer twice
 }
 
 // countedWithin is the longest that a request is taken to be on its way to where FreeAgent counts it.
@@ -45,40 +54,68 @@ const countedWithin = 250 * time.Millisecond
 // paused is an attempt's alive while it is not watched.
 const paused = math.MaxInt64
 
-// begin starts the watch. The attempt's context is neither the client's, by which it would end when that leaves, nor of
+// newAttempt makes one. Its context is neither the client's, by which it would end when that leaves, nor of
 // ReverseProxy's making, by which 1xx answers would be passed on: HTTP/1.0 clients cannot read them, and their headers
 // are not cleaned.
-func begin(permit *limiter.Permit, timeout time.Duration) *attempt {
-	a := &attempt{permit: permit, timeout: timeout, began: time.Now()}
-	a.trace.GotConn = func(got httptrace.GotConnInfo) {
+func newAttempt(timeout time.Duration) *attempt {
+	a := &attempt{timeout: timeout}
+	a.trace.GotConn = func(got httptrace.GotConnInfo) { // again, if the transport could write nothing to the first one
 		a.connected = true
+		a.written.Store(0)
 		if a.conn = counted(got.Conn); a.conn != nil {
 			a.before = a.conn.written.Load()
 		}
 	}
-	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) {
-		a.written.Store(true)
-		a.watch.Reset(min(countedWithin, timeout))
-	}
-	a.ctx, a.cancel = context.WithCancelCause(httptrace.WithClientTrace(context.Background(), &a.trace))
+	a.trace.WroteRequest = func(httptrace.WroteRequestInfo) { a.written.Store(int64(time.Since(a.began))) }
+	ctx, cancel := context.WithCancelCause(context.Background())
+	a.ctx, a.cancel = httptrace.WithClientTrace(ctx, &a.trace), cancel // in this order, since the trace is looked up more often
+	a.request = new(http.Request).WithContext(a.ctx)
 	a.watch = time.AfterFunc(timeout, a.look)
+	a.watch.Stop()
 	return a
 }
 
-// look ends the attempt if it has shown no life for the timeout, else looks again when that may be.
-func (a *attempt) look() {
-	if a.written.Load() {
-		a.permit.Sent()
+// begin starts an attempt, and the watch.
+func (s *sending) begin(permit *limiter.Permit) *attempt {
+	a := s.spare
+	s.spare = nil
+	if a == nil {
+		a = newAttempt(s.p.config.Timeout)
 	}
-	left := a.timeout
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active, a.permit, a.began = true, permit, time.Now()
+	if !a.watched {
+		a.watched = true
+		a.watch.Reset(min(countedWithin, a.timeout))
+	}
+	return a
+}
+
+// look ends the attempt if it has shown no life for the timeout, and closes its permit when that is due; else it looks again then.
+func (a *attempt) look() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.watched = a.active; !a.active {
+		return
+	}
+	now := time.Since(a.began)
+	left, counted := a.timeout, countedWithin
+	if written := a.written.Load(); written != 0 {
+		counted -= now - time.Duration(written)
+	}
+	if counted <= 0 {
+		a.permit.Sent()
+		counted = countedWithin
+	}
 	if alive := a.alive.Load(); alive != paused {
-		left -= time.Since(a.began) - time.Duration(alive)
+		left -= now - time.Duration(alive)
 	}
 	if left <= 0 {
 		a.cancel(errStalled)
 		return
 	}
-	a.watch.Reset(left)
+	a.watch.Reset(min(left, counted))
 }
 
 // sent reports whether bytes of the request may have reached FreeAgent, once it has failed. After a timeout they may
@@ -99,15 +136,28 @@ func (a *attempt) progress() time.Duration {
 
 func (a *attempt) pause() { a.alive.Store(paused) }
 
+// end ends the attempt. It serves the exchange's next one, or the next exchange's, if nobody can still have anything to do with it: the
+// transport has told that the request was written, which is the last that it does with it, and its answer was read to the end.
 func (a *attempt) end() {
-	a.watch.Stop()
-	a.cancel(nil)
 	a.step.end()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active = false
+	if a.written.Load() == 0 || !a.answer.whole || a.ctx.Err() != nil {
+		a.watch.Stop()
+		a.cancel(nil)
+		return
+	}
+	a.answer.x.sending.spare = a
+	a.permit, a.step, a.answer, a.conn, a.connected = nil, step{}, answerBody{}, nil, false
+	a.request.Header, a.request.Body, a.request.GetBody = nil, nil, nil
+	a.alive.Store(0)
+	a.written.Store(0)
 }
 
-// watched opens a request body. Reading a long one counts as progress; a short one goes in
+// reader opens a request body. Reading a long one counts as progress; a short one goes in
 // one piece and must stay of the type that the transport knows to be in memory.
-func (a *attempt) watched(b *body) io.ReadCloser {
+func (a *attempt) reader(b *body) io.ReadCloser {
 	if b.file == nil {
 		return b.open()
 	}
@@ -130,9 +180,10 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 type answerBody struct {
 	io.ReadCloser
 	*attempt
-	x    *exchange
-	read bool  // some of it
-	left int64 // of a short answer of known length, in bytes
+	x     *exchange
+	read  bool  // some of it
+	whole bool  // all of it
+	left  int64 // of a short answer of known length, in bytes
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
@@ -149,7 +200,10 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		}
 	}
 	b.read, b.left = true, b.left-int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
+		b.whole = true
+	case err != nil:
 		b.x.reason, b.x.tally.Cut = "upstream broke off its answer", true
 		b.step.failed("connection_terminated")
 	}

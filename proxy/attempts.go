@@ -21,7 +21,8 @@ type sending struct {
 	target  target
 	body    *body
 	reverse httputil.ReverseProxy
-	err     error // why there is no answer
+	spare   *attempt // that is over
+	err     error    // why there is no answer
 
 	presence context.Context // ends when the client is known to have left
 	patience time.Duration   // how long the request may still wait for its turn
@@ -165,7 +166,7 @@ func (s *sending) send(req *http.Request, token tokens.Token, permit *limiter.Pe
 		s.x.tally.Replays.count(s.replayed)
 		s.x.tally.Answered = 0
 	}
-	a := begin(permit, s.p.config.Timeout)
+	a := s.begin(permit)
 	a.step = s.attemptStep()
 	if !isRead(req.Method) {
 		s.p.writes.begin(s.x)
@@ -213,7 +214,9 @@ func withoutTrailer(resp *http.Response) *http.Response {
 
 // prepare makes the request of one attempt: with its token, and with the body from its beginning.
 func (s *sending) prepare(req *http.Request, a *attempt, token tokens.Token) *http.Request {
-	out := req.WithContext(a.ctx)
+	out := a.request
+	out.Method, out.URL, out.Host, out.Header = req.Method, req.URL, req.Host, req.Header
+	out.GetBody, out.ContentLength, out.TransferEncoding = nil, 0, nil
 	if s.x.attempts > 1 {
 		out.Header = out.Header.Clone() // the transport may still be reading the last attempt's
 	}
@@ -224,9 +227,9 @@ func (s *sending) prepare(req *http.Request, a *attempt, token tokens.Token) *ht
 		return out
 	}
 	out.ContentLength = s.body.size
-	out.Body = a.watched(s.body)
+	out.Body = a.reader(s.body)
 	if !isRead(out.Method) { // the transport sends a write again if not a byte of it has left, but a read also later
-		out.GetBody = func() (io.ReadCloser, error) { return a.watched(s.body), nil }
+		out.GetBody = func() (io.ReadCloser, error) { return a.reader(s.body), nil }
 	}
 	return out
 }

@@ -11,7 +11,7 @@ import (
 // RateLimitHeaders is what a client is told of the budgets.
 func RateLimitHeaders(from Limiter, api limiter.Budget, share ...limiter.Budget) func(http.Header) {
 	l := newRateLimit(api, share...)
-	return func(h http.Header) { l.tell(h, from, nil) }
+	return func(h http.Header) { l.tell(h, from, nil, make([]string, 1)) }
 }
 
 // What the fuzz tests call without a socket between.

@@ -91,7 +91,7 @@ func (s *sending) receive(resp *http.Response) error {
 	s.x.urls.answer(s.x, resp)
 	passHeaders(to, resp.Header)
 	resp.Header = nil
-	s.rateLimit.tell(to, s.p.config.Limiter, s.x.usage[:0])
+	s.rateLimit.tell(to, s.p.config.Limiter, s.x.usage[:0], s.x.told[1:])
 	return nil
 }
 

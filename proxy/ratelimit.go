@@ -66,8 +66,8 @@ func windowName(per time.Duration) string {
 // wholeSeconds rounds up.
 func wholeSeconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }
 
-// tell writes the headers; room is for what it asks. t is when more becomes available: the oldest request then leaves its window.
-func (l *rateLimit) tell(h http.Header, from Limiter, room []limiter.Usage) {
+// tell writes the headers; room is for what it asks, and value for what is told. t is when more becomes available: the oldest request then leaves its window.
+func (l *rateLimit) tell(h http.Header, from Limiter, room []limiter.Usage, value []string) {
 	if len(l.names) == 0 {
 		return
 	}
@@ -86,5 +86,6 @@ func (l *rateLimit) tell(h http.Header, from Limiter, room []limiter.Usage) {
 	b = append(b, `;t=`...)
 	b = strconv.AppendInt(b, wholeSeconds(usage[least].Reset), 10)
 	h[policyHeader] = l.policy
-	h[rateLimitHeader] = []string{string(b)}
+	value[0] = string(b)
+	h[rateLimitHeader] = value
 }

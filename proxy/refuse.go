@@ -317,7 +317,7 @@ func (f refusal) write(x *exchange, r *http.Request, limits Limiter) {
 	h.Set("Proxy-Status", "freeagent-proxy; error="+f.kind+"; details="+structuredString(f.details))
 	h.Set("Cache-Control", "no-store")
 	if f.rateLimit != nil {
-		f.rateLimit.tell(h, limits, x.usage[:0])
+		f.rateLimit.tell(h, limits, x.usage[:0], x.told[1:])
 	}
 	if f.after > 0 {
 		h.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.after), 10))

@@ -156,6 +156,28 @@ func TestAnswerAfterLongWait(t *testing.T) {
 	equal(t, "upstream", len(u.all()), 3)
 }
 
+// A request is counted soon after it was sent, not when its answer comes at last: another one may have the turn by then. So it is
+// time and again, with what has served requests before.
+func TestSlowAnswerKeepsNoTurn(t *testing.T) {
+	t.Parallel()
+	arrived, leave := make(chan struct{}, 4), make(chan struct{})
+	r, _ := withUpstream(t, func(q *received) bool {
+		q.read()
+		if q.target == "/v2/slow" {
+			arrived <- struct{}{}
+			q.wait(leave)
+		}
+		return q.write(reply(200, fine))
+	}, api(limiter.Window{Requests: 1, Per: 100 * time.Millisecond}), maxWait(5*time.Second))
+	for range 4 {
+		slow := r.dial().send(r.request("GET", "/v2/slow", ""))
+		<-arrived
+		r.do("GET", "/v2/company", "").passed(t, 200, fine)
+		leave <- struct{}{}
+		slow.answer("GET").passed(t, 200, fine)
+	}
+}
+
 // FreeAgent may answer before it has read a body; what it says is the client's.
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()

@@ -73,6 +73,7 @@ func (u *urls) body(out *wanted, f format, resp *http.Response) {
 		return
 	}
 	if grown, changed := body.growth(); changed {
+		body.scanner = f.scanner(out) // which begins anew
 		forget(resp.Header)
 		resp.Header["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength+int64(grown), 10)}
 	}
@@ -98,9 +99,9 @@ func (u *urls) reader(out *wanted, f format, source io.ReadCloser) *rewrittenBod
 func (u *urls) readInto(b *rewrittenBody, out *wanted, f format, source io.ReadCloser) *rewrittenBody {
 	*b = rewrittenBody{
 		rewritten: rewritten{
-			source: source,
-			choose: func([]byte) scanner { return f.scanner(out) },
-			window: u.proxy.buffers.Get(),
+			source:  source,
+			scanner: f.scanner(out),
+			window:  u.proxy.buffers.Get(),
 		},
 		Closer:  source,
 		buffers: u.proxy.buffers,

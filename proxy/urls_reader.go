@@ -7,7 +7,7 @@ import "io"
 type rewritten struct {
 	source  io.Reader
 	choose  func(head []byte) scanner // by what the source begins with; nil: that does not tell yet
-	scanner scanner
+	scanner scanner                   // the one that was chosen
 	window  []byte
 	// Of the window, what is before begin was handed on, what is before sure may be, and what is before end was read.
 	begin, sure, end int
@@ -86,11 +86,12 @@ func (r *rewritten) whole() bool {
 	return r.err != nil
 }
 
-// growth is how much longer the source, of which all is in the window, is when it is rewritten, and whether it is at all.
+// growth is how much longer the source, of which all is in the window, is when it is rewritten, and whether it is at all. Then
+// the scanner is at the end.
 func (r *rewritten) growth() (bytes int, changed bool) {
-	text, s, from := r.window[:r.end], r.choose(r.window[:r.end]), 0
+	text, from := r.window[:r.end], 0
 	for {
-		f := s.scan(text, from, true)
+		f := r.scanner.scan(text, from, true)
 		if f.drop == 0 && from == 0 {
 			r.sure = r.end // need not be looked at again
 		}

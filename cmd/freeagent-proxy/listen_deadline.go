@@ -1,20 +1,92 @@
 package main
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
 
-// lazyConn is a program's connection whose write deadline is moved on only now and then. Each answer gets a deadline of its
-// own, and net/http takes it off again behind it; to the kernel's poller these would be two changes of a timer for every request.
+// lazyConn is a program's connection whose deadlines are changed only when they must be. net/http sets six for reading for each
+// request (for its header, while the answer is made, while the connection is idle), and package proxy one for writing, which
+// net/http takes off again behind the answer; to the kernel's poller each would be a change of a timer. One of the six ends a read.
 type lazyConn struct {
 	net.Conn
 	slack time.Duration // how much later than asked for a write may end
 
 	mu    sync.Mutex
-	asked time.Time // the deadline as it was set last
+	asked time.Time // the deadline of writes as it was set last
 	set   time.Time // the one that the connection has: later than asked by no more than slack, if there is one
+
+	// For reads, of which there is one at a time. The connection's deadline is never later than the one asked for. A read that it
+	// ends too early goes on.
+	reading   bool
+	readAsked time.Time
+	readSet   time.Time
+	readEnded bool // by readSet: it must be set anew
+}
+
+// SetReadDeadline takes effect at once if it brings the deadline of a read forward that is under way, else when there is a read
+// that needs it.
+func (c *lazyConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readAsked = t
+	if c.reading && c.readsTooLong() {
+		return c.applyRead()
+	}
+	return nil
+}
+
+// readsTooLong reports whether the connection's deadline is later than the one asked for. c.mu is held.
+func (c *lazyConn) readsTooLong() bool {
+	return !c.readAsked.IsZero() && (c.readSet.IsZero() || c.readAsked.Before(c.readSet))
+}
+
+func (c *lazyConn) applyRead() error {
+	c.readSet, c.readEnded = c.readAsked, false
+	return c.Conn.SetReadDeadline(c.readSet)
+}
+
+// Read reads within the deadline that was last set.
+func (c *lazyConn) Read(p []byte) (int, error) {
+	for {
+		if err := c.beginRead(); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if c.endRead(err) {
+			return n, err
+		}
+	}
+}
+
+func (c *lazyConn) beginRead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.readEnded || c.readsTooLong() {
+		if err := c.applyRead(); err != nil {
+			return err
+		}
+	}
+	c.reading = true
+	return nil
+}
+
+// endRead reports whether a read is over: not if a deadline ended it that was not asked for any more.
+func (c *lazyConn) endRead(err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+	if err == nil {
+		return true
+	}
+	c.readEnded = true
+	if c.readAsked.Equal(c.readSet) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	return !c.readAsked.IsZero() && time.Until(c.readAsked) <= 0
 }
 
 // SetWriteDeadline takes effect at once where it brings the deadline forward, which may end a write that is under way, else

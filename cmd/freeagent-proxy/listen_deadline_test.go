@@ -4,14 +4,21 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// timedConn counts how often its deadline is really set.
+// timedConn counts how often its deadlines are really set.
 type timedConn struct {
 	net.Conn
-	sets int
+	sets     int // for writing
+	readSets atomic.Int64
+}
+
+func (c *timedConn) SetReadDeadline(t time.Time) error {
+	c.readSets.Add(1)
+	return c.Conn.SetReadDeadline(t)
 }
 
 func (c *timedConn) SetWriteDeadline(t time.Time) error {
@@ -108,6 +115,79 @@ func TestDeadlineIsBroughtForward(t *testing.T) {
 	fill(t, c)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the write ended after %s", took)
+	}
+}
+
+// What net/http does for each request costs two changes of the deadline: one that ends the read by which it learns whether the
+// client leaves, and one for the next request to come.
+func TestReadDeadlineIsSetSeldom(t *testing.T) {
+	t.Parallel()
+	const requests = 20
+	c, timed, far := newLazyConn(t, 0)
+	for range requests {
+		if _, err := far.Write([]byte("request")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // idle
+		if _, err := c.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(time.Second)) // its header
+		_ = c.SetReadDeadline(time.Time{})
+		ended := make(chan error)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			ended <- err
+		}()
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("the read ended with %v", err)
+		}
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	if sets := timed.readSets.Load(); sets > 2*requests {
+		t.Errorf("the deadline was set %d times for %d requests, want twice for each", sets, requests)
+	}
+}
+
+// A read ends after its deadline, whatever the one was that was set before, and whether or not it had begun by then.
+func TestReadDeadlineHolds(t *testing.T) {
+	t.Parallel()
+	const patience = 200 * time.Millisecond
+	for _, before := range []time.Duration{0, patience / 4, time.Minute} {
+		for _, begun := range []bool{false, true} {
+			c, _, far := newLazyConn(t, 0)
+			if before > 0 {
+				_, _ = far.Write([]byte("request"))
+				_ = c.SetReadDeadline(time.Now().Add(before))
+				_, _ = c.Read(make([]byte, 100))
+			}
+			began := time.Now()
+			if begun {
+				_ = c.SetReadDeadline(time.Time{})
+				time.AfterFunc(patience/2, func() { _ = c.SetReadDeadline(began.Add(patience)) })
+			} else {
+				_ = c.SetReadDeadline(began.Add(patience))
+			}
+			_, err := c.Read(make([]byte, 100))
+			if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took < patience || took > patience+5*time.Second {
+				t.Errorf("after one of %s, set while reading: %t: the read ended after %s with %v, want %s", before, begun, took, err, patience)
+			}
+		}
+	}
+}
+
+// A read is not ended by a deadline that was taken off, also one that came to pass.
+func TestReadDeadlineIsTakenOff(t *testing.T) {
+	t.Parallel()
+	c, _, far := newLazyConn(t, 0)
+	_, _ = far.Write([]byte("request"))
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_, _ = c.Read(make([]byte, 100))
+	_ = c.SetReadDeadline(time.Time{})
+	time.AfterFunc(100*time.Millisecond, func() { _, _ = far.Write([]byte("more")) })
+	if n, err := c.Read(make([]byte, 100)); n != len("more") || err != nil {
+		t.Errorf("%d bytes were read, and %v", n, err)
 	}
 }
 

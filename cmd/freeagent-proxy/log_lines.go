@@ -2,11 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"strconv"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
 
 	"freeagent-proxy/proxy"
@@ -29,52 +29,38 @@ func (a *accessLog) write(s *proxy.Served) {
 		return
 	}
 	line := jsonLines.Get().(*jsonLine)
-	line.text.AppendString(`{"level":"info","time":"`)
-	line.text.AppendTime(s.Began.Add(s.Took), time.RFC3339Nano)
-	line.text.AppendString(`","msg":"request"`)
+	line.text = append(line.text[:0], `{"level":"info","time":"`...)
+	line.text = s.Began.Add(s.Took).AppendFormat(line.text, time.RFC3339Nano)
+	line.text = append(line.text, `","msg":"request"`...)
 	_ = s.MarshalLogObject(line)
-	line.text.AppendString("}\n")
-	_, _ = a.to.Write(line.text.Bytes()) // there is nobody to tell
-	line.text.Reset()
+	line.text = append(line.text, "}\n"...)
+	_, _ = a.to.Write(line.text) // there is nobody to tell
 	jsonLines.Put(line)
 }
 
-var (
-	lineBuffers = buffer.NewPool()
-	jsonLines   = sync.Pool{New: func() any { return &jsonLine{text: lineBuffers.Get()} }}
-)
+var jsonLines = sync.Pool{New: func() any { return &jsonLine{text: make([]byte, 0, 1<<10)} }}
 
 // jsonLine is a JSON object that is being written. It has what the access log needs of an ObjectEncoder, and no more: another type
 // of field fails with the first request of any test.
 type jsonLine struct {
 	zapcore.ObjectEncoder
-	text *buffer.Buffer
-}
-
-func (l *jsonLine) key(name string) {
-	l.text.AppendByte(',')
-	l.text.AppendByte('"')
-	l.text.AppendString(name)
-	l.text.AppendString(`":`)
+	text []byte
 }
 
 func (l *jsonLine) AddInt(name string, n int) { l.AddInt64(name, int64(n)) }
 
 func (l *jsonLine) AddInt64(name string, n int64) {
-	l.key(name)
-	l.text.AppendInt(n)
+	l.text = append(append(append(l.text, `,"`...), name...), `":`...)
+	l.text = strconv.AppendInt(l.text, n, 10)
 }
 
 func (l *jsonLine) AddString(name, value string) {
-	l.key(name)
 	if !isPlain(value) {
 		quoted, _ := json.Marshal(value) // a string never fails
-		l.text.AppendBytes(quoted)
+		l.text = append(append(append(append(l.text, `,"`...), name...), `":`...), quoted...)
 		return
 	}
-	l.text.AppendByte('"')
-	l.text.AppendString(value)
-	l.text.AppendByte('"')
+	l.text = append(append(append(append(append(l.text, `,"`...), name...), `":"`...), value...), '"')
 }
 
 // isPlain reports whether a text stands in JSON as it is.
