@@ -18,6 +18,8 @@ type fleet struct {
 	alive int   // with us, if we said that we are
 	held  []int // one in so many of each budget is to be left to each of those who may be alive without us
 	isNew bool  // Redis did not know of us
+
+	trip time.Duration // how long the question took
 }
 
 // size is how many replicas there may be.
@@ -37,7 +39,7 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 		others, set, err = s.askFleet(ctx, name, 0)
 	}
 	if err == nil && set != 0 {
-		if _, _, err = s.askFleet(ctx, "", set); err == nil {
+		if err = s.setRight(ctx, set, others.trip); err == nil {
 			others, set, err = s.askFleet(ctx, name, 0)
 		}
 	}
@@ -91,7 +93,7 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 		s.bestTrip, set = 0, 0
 		s.suspectRings()
 	case set != 0:
-		return fleet{}, set, nil
+		return fleet{trip: time.Since(began)}, set, nil
 	}
 	s.synchronise(answer[0], began)
 	s.ranAs = answer[6]

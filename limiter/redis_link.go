@@ -19,6 +19,9 @@ const (
 	// that Redis is back. missing is how long it waits for those that do not come.
 	settle  = 2 * time.Second
 	missing = 6 * time.Second
+	// firm is for how long who has just started looks at Redis's clock before he believes it: if it was set a moment ago the others
+	// are about to set it right, unless somebody else has found it right.
+	firm = 2 * beatEvery
 )
 
 func newName() string { return rand.Text() }
@@ -26,7 +29,7 @@ func newName() string { return rand.Text() }
 // watch keeps the state: is Redis there, and are the others?
 func (s *Redis) watch(ctx context.Context) {
 	pace := rate.NewLimiter(rate.Every(beatEvery), 1)
-	var since time.Time // of returning
+	var met, since time.Time // when Redis was first seen, and of returning
 	var silence silence
 	for pace.Wait(ctx) == nil {
 		s.mu.Lock()
@@ -47,6 +50,12 @@ func (s *Redis) watch(ctx context.Context) {
 			s.lost(link, err)
 			continue
 		case state == unseen || state == cut:
+			if met.IsZero() {
+				met = time.Now()
+			}
+			if fresh && time.Since(met) < firm {
+				continue
+			}
 			if s.goBack(ctx, link, others) {
 				since = time.Now()
 			}
