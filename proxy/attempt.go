@@ -210,8 +210,11 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the attempt.
+// Close ends the attempt. A second one does nothing; the body must not be used by then, as the attempt may serve another request.
 func (b *answerBody) Close() error {
+	if b.ReadCloser == nil {
+		return nil
+	}
 	defer b.end()
 	return b.ReadCloser.Close()
 }
