@@ -23,6 +23,9 @@ func newPartition(t *testing.T, lonely redistest.Detour, open func(dial redistes
 		f.load(m, 15)
 	}
 	time.Sleep(2 * time.Second)
+	for _, m := range f.members { // a busy machine may have kept them from Redis when the load began
+		until(t, "counts in Redis", func() bool { return m.State() == "linked" })
+	}
 	return f
 }
 
