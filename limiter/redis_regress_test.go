@@ -150,21 +150,12 @@ func TestTooSmallToShare(t *testing.T) {
 func TestPushedOutBeforeItLeft(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	options := server.Options()
-	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
-	client := redis.NewClient(options)
-	defer client.Close()
 	var lost atomic.Int64
-	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: func(e limiter.Event) {
+	s := newObserved(t, server, func(e limiter.Event) {
 		if e.Kind == limiter.RedisLost {
 			lost.Add(1)
 		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	})
 	send(t, s.Local, request(0, budget("api/acme", 1, time.Minute))) // what was counted within a minute matters
 	b := budget("api/acme", 1, time.Millisecond)
 	next := func() *limiter.Permit {
@@ -227,21 +218,12 @@ func TestAloneAtTheSameTime(t *testing.T) {
 func TestBackWithRequestsUnderWay(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	options := server.Options()
-	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
-	client := redis.NewClient(options)
-	defer client.Close()
 	var forgot atomic.Int64
-	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: func(e limiter.Event) {
+	s := newObserved(t, server, func(e limiter.Event) {
 		if e.Kind == limiter.RedisLost && strings.Contains(e.Err.Error(), "not there any more") {
 			forgot.Add(1)
 		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	})
 	b := budget("api/acme", 100000, time.Minute)
 	over := make(chan struct{})
 	var clients sync.WaitGroup
@@ -271,4 +253,20 @@ func TestBackWithRequestsUnderWay(t *testing.T) {
 	if n := forgot.Load(); n > 0 {
 		t.Errorf("Redis was taken for forgetful %d times", n)
 	}
+}
+
+// newObserved is a replica that counts in Redis, and tells of what happens.
+func newObserved(t *testing.T, server *redistest.Server, observe func(limiter.Event)) *limiter.Redis {
+	t.Helper()
+	options := server.Options()
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
+	t.Cleanup(func() { _ = client.Close() })
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Observe: observe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
+	return s
 }

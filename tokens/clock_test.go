@@ -86,16 +86,22 @@ func TestRedisNumbersByItsClock(t *testing.T) {
 	near(t, "Now, after a lock", s.Now(), time.Now().Add(-ahead))
 }
 
+// putFromTomorrow stores a grant as a process does whose clock is a day ahead.
+func (r *rig) putFromTomorrow() {
+	r.t.Helper()
+	at := time.Now().Add(24 * time.Hour)
+	if err := r.Put(context.Background(), tokens.Grant{
+		Account: account, AccessToken: "from tomorrow", RefreshToken: r.agent.grant(), ObtainedAt: at, ExpiresAt: at.Add(time.Hour),
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // A token that a process with a clock a day ahead had stored, which was then set right, is renewed within its life.
 func TestTokenFromTomorrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		at := time.Now().Add(24 * time.Hour)
-		if err := r.Put(context.Background(), tokens.Grant{
-			Account: account, AccessToken: "from tomorrow", RefreshToken: r.agent.grant(), ObtainedAt: at, ExpiresAt: at.Add(time.Hour),
-		}); err != nil {
-			t.Fatal(err)
-		}
+		r.putFromTomorrow()
 		r.token()
 		sleep(54 * time.Minute)
 		r.refreshes(0)
@@ -111,12 +117,7 @@ func TestTokenFromTomorrow(t *testing.T) {
 func TestTokenFromTomorrowIsNotFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		at := time.Now().Add(24 * time.Hour)
-		if err := r.Put(context.Background(), tokens.Grant{
-			Account: account, AccessToken: "from tomorrow", RefreshToken: r.agent.grant(), ObtainedAt: at, ExpiresAt: at.Add(time.Hour),
-		}); err != nil {
-			t.Fatal(err)
-		}
+		r.putFromTomorrow()
 		token := r.token()
 		again := attempt(invoices, token)
 		again.Rejected, again.RejectedAt = tokens.Token{}, time.Now() // with the token before
