@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,10 +82,14 @@ type usageError struct{ error }
 
 // run is the whole program: everything it touches is handed to it, so that a test can.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := &command{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &output{Writer: stdout}
+	c := &command{getenv: getenv, stdin: stdin, stdout: out, stderr: stderr}
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.err
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -95,6 +100,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// output is where a command writes what it was asked for. What could not be written fails the command when it is over, so that none
+// has to look: a key that is shown only once must not be lost in silence on a full disk.
+type output struct {
+	io.Writer
+	err error // the first
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		err = fmt.Errorf("the output could not be written: %w", err)
+		o.err = cmp.Or(o.err, err)
+	}
+	return n, err
 }
 
 func (c *command) root() *cobra.Command {
