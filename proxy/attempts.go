@@ -119,7 +119,7 @@ func (s *sending) waitForToken(get func(context.Context) (tokens.Token, error)) 
 // passed on, also for a client that closed its half of the connection as soon as it had written.
 func (s *sending) permit() (*limiter.Permit, error) {
 	request := limiter.Request{Budgets: s.budgets, Client: s.client.Name, Weight: s.weight}
-	if s.client == s.x.settings.clients.self {
+	if known := &s.x.settings.clients; s.client == known.self || s.client == known.operator {
 		request.Budgets = aside(s.budgets)
 	}
 	began := s.x.now()
@@ -130,7 +130,7 @@ func (s *sending) permit() (*limiter.Permit, error) {
 	}
 	defer s.x.traced.step("wait for permit").end()
 	defer s.countWait(time.Now())
-	request.MaxWait = s.patience
+	request.Budgets, request.MaxWait = s.budgets, s.patience
 	permit, err = s.p.config.Limiter.Take(s.presence, request)
 	s.explainPermit("for its turn", began, err)
 	if err != nil && s.presence.Err() != nil {

@@ -130,7 +130,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.answer(w, 
 // as long as there is such a client.
 func (p *Proxy) For(client string) http.Handler { return entrance{p, client} }
 
-// ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything.
+// ForOperator is the Proxy at an entrance that the operator alone can reach: who comes in there may do everything. Programs are
+// paced as if he had not, unless he must wait for his turn.
 func (p *Proxy) ForOperator() http.Handler { return entrance{p, Operator} }
 
 // ForSelf is the Proxy at the entrance of the process that it is part of: who comes in there is the client Self, may read

@@ -93,3 +93,19 @@ func TestAsksItself(t *testing.T) {
 	used = r.limiter.UsedBy(proxy.EgressBudget(ample, 0))[0]
 	equal(t, "of the address's", fmt.Sprint(used), "map[anonymous:19 freeagent-proxy:1]")
 }
+
+// Nor is its operator one, whose checks would else slow programs down for an hour; he waits for his turn if he must.
+func TestOperatorAsks(t *testing.T) {
+	windows := []limiter.Window{{Requests: 20, Per: 2 * time.Second}}
+	r, _ := withUpstream(t, well, api(windows...))
+	operator := func() int {
+		w := httptest.NewRecorder()
+		r.proxy.ForOperator().ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/v2/company", nil))
+		return w.Code
+	}
+	equal(t, "status", operator(), 200)
+	for range 19 {
+		r.get("/v2/company", "Prefer: wait=0").passed(t, 200, fine)
+	}
+	equal(t, "status when the budget is used up", operator(), 200)
+}
