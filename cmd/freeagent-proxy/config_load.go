@@ -15,7 +15,8 @@ const configVariable = "FREEAGENT_PROXY_CONFIG"
 
 // loadConfig reads the configuration from the file at path. If path is empty it is
 // $FREEAGENT_PROXY_CONFIG, else ./config.yaml if there is one, else the environment alone, see
-// fromEnvironment. What is wrong with the configuration itself is a *configError: all of it.
+// fromEnvironment. What is wrong with the configuration itself is a *configError: all of it. With that comes what could be read; a
+// setting with a mistake is as it is by default.
 func loadConfig(path string, getenv func(string) string) (Config, error) {
 	if path == "" {
 		path = configPath(getenv)
@@ -63,7 +64,7 @@ func fromFile(path string, data []byte, getenv func(string) string) (Config, err
 	}
 	c := defaultConfig(getenv)
 	if !d.decodeFile(data, &c) {
-		return Config{}, d.err()
+		return c, d.err()
 	}
 	if c.Store.Redis.given() {
 		if d.lines["store.file"] > 0 {

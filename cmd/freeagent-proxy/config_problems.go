@@ -39,6 +39,13 @@ func (e *configError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// concerns says whether something is wrong with a section of the configuration, or with the file as a whole.
+func (e *configError) concerns(section string) bool {
+	return slices.ContainsFunc(e.problems, func(p problem) bool {
+		return p.key == "" || p.key == section || strings.HasPrefix(p.key, section+".")
+	})
+}
+
 // problems collects what is wrong, and knows where in the file each key stands.
 type problems struct {
 	file  string

@@ -29,13 +29,16 @@ Exits with 0 whenever the proxy answers, ready or not, and with 1 if none does. 
 }
 
 func (c *command) status(ctx context.Context, asJSON bool) error {
-	cfg, err := c.loadConfig()
+	cfg, wrong, err := c.runningConfig()
 	if err != nil {
 		return err
 	}
+	if mistakes := (*configError)(nil); errors.As(wrong, &mistakes) && mistakes.concerns("admin") {
+		return wrong // whoever listens at the default address may be another proxy, and must not get the password
+	}
 	answer, err := askStatus(ctx, cfg)
 	if err != nil {
-		return err
+		return errors.Join(wrong, err)
 	}
 	var now admin.Status
 	if err := json.Unmarshal(answer, &now); err != nil {
@@ -44,8 +47,11 @@ func (c *command) status(ctx context.Context, asJSON bool) error {
 	if !asJSON {
 		answer = statusText(&now)
 	}
-	_, err = c.stdout.Write(answer)
-	return err
+	if _, err := c.stdout.Write(answer); err != nil {
+		return err
+	}
+	c.noteWrong(wrong)
+	return nil
 }
 
 // askStatus is the running proxy's answer.
