@@ -74,14 +74,20 @@ func (c *command) listAccounts(ctx context.Context) error {
 	slices.Sort(names)
 	out := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(out, "ACCOUNT\tSTATE\tACCESS TOKEN\tREFRESH TOKEN")
+	var unreadable error
 	for _, name := range names {
-		if err := listAccount(ctx, out, store, cfg, name); err != nil {
-			return err
-		}
+		unreadable = errors.Join(unreadable, listAccount(ctx, out, store, cfg, name))
 	}
-	return out.Flush()
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if unreadable != nil {
+		fmt.Fprintf(c.stdout, "\n%v\n", withWayOut(unreadable))
+	}
+	return nil
 }
 
+// listAccount writes an account's line, and gives what keeps its grant from being read.
 func listAccount(ctx context.Context, out io.Writer, store tokens.Store, cfg Config, name string) error {
 	grant, err := store.Load(ctx, name)
 	switch {
@@ -89,8 +95,8 @@ func listAccount(ctx context.Context, out io.Writer, store tokens.Store, cfg Con
 		fmt.Fprintf(out, "%s\tnever authorised\t-\t-\n", name)
 		return nil
 	case err != nil:
-		fmt.Fprintf(out, "%s\tunreadable: %v\t-\t-\n", name, withWayOut(err))
-		return nil
+		fmt.Fprintf(out, "%s\tunreadable\t-\t-\n", name)
+		return fmt.Errorf("account %s: %w", name, err)
 	}
 	state := "authorised"
 	if _, ok := cfg.Accounts[name]; !ok {
