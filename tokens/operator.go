@@ -67,6 +67,8 @@ func (m *Manager) Exchange(ctx context.Context, name, code, redirectURI string) 
 func wayOut(err error) string {
 	trouble := new(TroubleError)
 	switch {
+	case errors.As(err, new(*RefusedError)):
+		return "; nothing was changed. A refresh token is good once, and for the app that it was given to"
 	case !errors.As(err, &trouble):
 		return ""
 	case trouble.Uncertain:

@@ -126,6 +126,7 @@ func (c *command) pasteCode(ctx context.Context, a authorization, approve string
 
 // codeFrom reads what a person pasted.
 func (a authorization) codeFrom(pasted string) (string, error) {
+	pasted = strings.Trim(pasted, `"'<> `) // of who takes the address for a link, or for an argument
 	if pasted == "" {
 		return "", errors.New("nothing was pasted; nothing was changed")
 	}
@@ -141,8 +142,8 @@ func (a authorization) codeFrom(pasted string) (string, error) {
 	}
 	query, _, _ = strings.Cut(query, "#")
 	values, err := url.ParseQuery(query)
-	if err != nil {
-		return "", errors.New("what was pasted is neither an address with a code nor a code; nothing was changed")
+	if err != nil || !values.Has("code") && !values.Has("error") {
+		return "", errors.New("what was pasted is neither an address with a code nor a code; approve, then paste the address that FreeAgent has sent the browser to. Nothing was changed")
 	}
 	return a.codeIn(values)
 }
