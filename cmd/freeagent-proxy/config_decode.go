@@ -36,6 +36,9 @@ func (d *decoder) decodeFile(data []byte, into *Config) bool {
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		line, text := syntaxError(err)
+		if indentedByTab(data, line) {
+			text += "; indent with spaces, not with tabs"
+		}
 		d.addAt(line, "", "not YAML: %s", text)
 		return false
 	}
@@ -57,6 +60,16 @@ func syntaxError(err error) (line int, text string) {
 		line, text = max(1, e.GetToken().Position.Line), e.GetMessage()
 	}
 	return line, strings.NewReplacer("\t", `\t`, "\r", `\r`, "\n", `\n`).Replace(text)
+}
+
+// indentedByTab says whether a line, counted from 1, begins with white space in which there is a tab. YAML has none there.
+func indentedByTab(data []byte, line int) bool {
+	lines := bytes.Split(data, []byte("\n"))
+	if line > len(lines) {
+		return false
+	}
+	text := lines[line-1]
+	return bytes.ContainsRune(text[:len(text)-len(bytes.TrimLeft(text, " \t"))], '\t')
 }
 
 // value decodes one node that is not blank. target points to a setting, a section, or a map or

@@ -208,7 +208,7 @@ func TestConfigProblemsOfTheWholeFile(t *testing.T) {
 			`config.yaml:1: must be a section of "key: value" lines, not a list`, "config.yaml:1: " + noAccounts, "config.yaml:1: " + noApps,
 		}},
 		{minimalConfig + "---\na: b\n", []string{"config.yaml:5: a second YAML document begins here; a configuration is one"}},
-		{"log: {level: x}\nbad:\n\tlevel: info\n", []string{`config.yaml:3: not YAML: found character '\t' that cannot start any token`}},
+		{"log: {level: x}\nbad:\n\tlevel: info\n", []string{`config.yaml:3: not YAML: found character '\t' that cannot start any token; indent with spaces, not with tabs`}},
 		{"apps: {main: }\naccounts:\n  a.b:\n", []string{
 			"config.yaml:1: apps.main.client_id: missing: the app's OAuth identifier, from https://dev.freeagent.com",
 			"config.yaml:1: apps.main.client_secret_env: missing: the environment variable, or with client_secret_file the file, that holds the app's OAuth secret",

@@ -153,7 +153,12 @@ func (c *command) configFlag(cmd *cobra.Command) *cobra.Command {
 
 func (c *command) loadConfig() (Config, error) { return loadConfig(c.configPath, c.getenv) }
 
-func noArgs(cmd *cobra.Command, args []string) error { return usage(cobra.NoArgs(cmd, args)) }
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && cmd.Flags().Lookup("config") != nil && !cmd.HasSubCommands() {
+		return usageError{fmt.Errorf("%s takes no %q; a configuration file is named by --config FILE", cmd.Name(), args[0])}
+	}
+	return usage(cobra.NoArgs(cmd, args))
+}
 
 func oneArg(cmd *cobra.Command, args []string) error { return usage(cobra.ExactArgs(1)(cmd, args)) }
 
