@@ -113,7 +113,7 @@ func stateText(a *admin.Account) string {
 	case "ok":
 		return "fine"
 	case "reauthorise":
-		return "MUST BE AUTHORISED AGAIN: " + reason + "; press Reconnect on the admin page or " + authorize + ", or correct the app's client id and secret"
+		return "MUST BE AUTHORISED AGAIN: " + reason + "; press Reconnect on the admin page or " + authorize
 	case "unauthorised":
 		return "NOT AUTHORISED; press Connect on the admin page or " + authorize
 	default:

@@ -103,7 +103,7 @@ func TestStatusText(t *testing.T) {
 				})}},
 			},
 			{
-				Name: "dead", State: "reauthorise", Reason: "FreeAgent refuses the grant: status 401", AccessExpiresAt: at(59 * time.Second), RefreshExpiresAt: at(-time.Hour),
+				Name: "dead", State: "reauthorise", Reason: "FreeAgent refuses the grant: token endpoint answered 401: authorise again, or check client id and secret", AccessExpiresAt: at(59 * time.Second), RefreshExpiresAt: at(-time.Hour),
 				Budget: admin.Budget{PausedUntil: at(time.Hour), Windows: []admin.Window{window(120, 120, 0, nil)}},
 				Companies: []admin.Company{
 					{Subdomain: "one", Budget: admin.Budget{Windows: []admin.Window{window(120, 120, 119, nil)}}},
@@ -135,7 +135,7 @@ account acme (Acme [2J Ltd), the default
                  1,200 requests waiting here
 
 account dead
-  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: status 401; press Reconnect on the admin page or run ` + "`freeagent-proxy authorize --account dead`" + `, or correct the app's client id and secret
+  state          MUST BE AUTHORISED AGAIN: FreeAgent refuses the grant: token endpoint answered 401: authorise again, or check client id and secret; press Reconnect on the admin page or run ` + "`freeagent-proxy authorize --account dead`" + `
   access token   good for another 59s
   refresh token  ENDED on 3 June 2026
   120 in 1m      [..........] 0 left

@@ -23,7 +23,7 @@ var (
 	// ErrStore: the store could not keep a grant, and nothing was asked of FreeAgent.
 	ErrStore = errors.New("the store cannot keep a grant")
 	// ErrRefused: FreeAgent did not take the code.
-	ErrRefused = errors.New("FreeAgent did not take the code")
+	ErrRefused = errors.New("FreeAgent did not take its own code")
 	// ErrTrouble: FreeAgent gave no usable answer to the code.
 	ErrTrouble = errors.New("no usable answer to the code")
 	// ErrUnsaved: the account is connected, but the store has not taken the grant yet.
@@ -151,7 +151,7 @@ func describe(account string, err error) outcome {
 		return outcome{"bad", account + " was not connected, and nothing was changed", "FreeAgent sent neither a code nor an error. " + again}
 	case errors.Is(err, ErrRefused):
 		return outcome{"bad", account + " was not connected, and nothing was changed",
-			fmt.Sprintf("FreeAgent did not take its own code: %v. A code lasts 15 minutes and works once, so press the button and approve again. "+
+			fmt.Sprintf("%v. A code lasts 15 minutes and works once, so press the button and approve again. "+
 				"If that fails too, correct the app's client id and secret in the configuration.", err)}
 	case errors.Is(err, ErrStore):
 		return outcome{"bad", account + " was not connected: the store could not keep it",

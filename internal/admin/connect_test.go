@@ -173,7 +173,7 @@ func TestConnectOutcomes(t *testing.T) {
 		{query: "error=access_denied", want: []string{"acme was not connected, and nothing was changed", "access_denied", "choose Approve"}, kind: admin.EventNotConnected},
 		{query: "error=%3Cb%3Enonsense", want: []string{"nothing was changed", "an error that is none of OAuth&#39;s"}, kind: admin.EventNotConnected},
 		{query: "code=", want: []string{"nothing was changed", "neither a code nor an error"}, kind: admin.EventNotConnected},
-		{query: "code=c", finish: fmt.Errorf("%w: answered 401", admin.ErrRefused), want: []string{"nothing was changed", "15 minutes and works once", "client id and secret"}, kind: admin.EventNotConnected},
+		{query: "code=c", finish: fmt.Errorf("%w: answered 401", admin.ErrRefused), want: []string{"nothing was changed", "<p>FreeAgent did not take its own code: answered 401. A code lasts 15 minutes and works once", "client id and secret"}, kind: admin.EventNotConnected},
 		{query: "code=c", finish: fmt.Errorf("%w: answered 503", admin.ErrTrouble), want: []string{"acme was not connected", "answered 503", "in a minute"}, kind: admin.EventNotConnected},
 		{query: "code=c", finish: fmt.Errorf("%w: %w", admin.ErrStore, broken), want: []string{"the store could not keep it", "&lt;read-only&gt;", "See to the store"}, kind: admin.EventNotConnected},
 		{query: "code=c", finish: fmt.Errorf("%w: %w", admin.ErrUnsaved, broken), want: []string{"acme is connected, but the store has not taken it yet", "before this proxy stops"}, kind: admin.EventConnected},
