@@ -100,7 +100,7 @@ func (c *command) runningConfig() (cfg Config, wrong, err error) {
 // noteWrong says that the running proxy holds another configuration than the one that is written.
 func (c *command) noteWrong(wrong error) {
 	if wrong != nil {
-		fmt.Fprintln(c.stderr, "note: the configuration has mistakes, `freeagent-proxy check` lists them; the proxy that runs goes on with a former one")
+		fmt.Fprintln(c.stderr, "note: the configuration, as it is here, has mistakes, `freeagent-proxy check` lists them; the proxy that runs goes on with another")
 	}
 }
 
