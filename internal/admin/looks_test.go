@@ -123,6 +123,28 @@ func TestLooks(t *testing.T) {
 	}
 }
 
+// Where all cells of a column are empty, its heading is not broken within a word.
+func TestHeadingsStayWhole(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	page := serve(t, func() admin.Status {
+		return admin.Status{Version: "1.4.0", StartedAt: now, Now: now, Incidents: []admin.Incident{
+			{At: now, Reason: "the configuration cannot be used, the former one holds on; correct it, `freeagent-proxy check` shows the same, and reload again"},
+		}}
+	})
+	ctx := browsertest.Start(t)
+	browsertest.Look(t, ctx, 1280, "light")
+	browsertest.Open(t, ctx, page)
+	broken := browsertest.Evaluate[string](t, ctx, `[...document.querySelectorAll("thead th")].filter(th => {
+		const text = document.createRange();
+		text.selectNodeContents(th);
+		return text.getClientRects().length > th.textContent.split(" ").length;
+	}).map(th => th.textContent).join(", ")`)
+	if broken != "" {
+		t.Errorf("broken headings: %s", broken)
+	}
+}
+
 // What moves is brought up to date in place: the same nodes, nothing jumps, focus and what was opened stay, and a change of state is
 // said to who cannot see it. When the proxy is gone the page says so, and goes on when it is back.
 func TestLive(t *testing.T) {
