@@ -133,8 +133,8 @@ func (r *Redis) fail(doing, account string, err error) error {
 
 // remedies are by the first word of Redis's error.
 var remedies = []struct{ prefix, remedy string }{
-	{"NOAUTH", "give the user of Redis, and its password"},
-	{"WRONGPASS", "correct the user of Redis, or its password"},
+	{"NOAUTH", "give user and password of Redis"},
+	{"WRONGPASS", "correct user and password of Redis"},
 	{"NOPERM", "allow the user of Redis ~fap:v1:* &fap:v1:* and the commands that docs/redis.md lists"},
 	{"READONLY", "this server is a replica: name its master, or the Sentinels"},
 	{"NOREPLICAS", "Redis writes only with replicas at hand (min-replicas-to-write): bring them back"},

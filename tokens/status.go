@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -66,6 +67,7 @@ type Status struct {
 	Usable           bool   // there is a good access token now
 	Refreshing       bool
 	Unsaved          bool      // the newest grant is in memory only, and is written until that works
+	StoreFails       bool      // it is the Store that kept the last try from working
 	AccessObtainedAt time.Time // zero: there is no access token
 	AccessExpiresAt  time.Time // likewise
 	RefreshExpiresAt time.Time // zero: not known
@@ -87,6 +89,7 @@ func (m *Manager) Status(name string) Status {
 		Usable:           a.usable(now),
 		Refreshing:       a.flight != nil && a.flight.refresh,
 		Unsaved:          a.owed != nothing,
+		StoreFails:       a.saveErr != nil || errors.Is(a.failure, ErrStore),
 		AccessExpiresAt:  a.grant.ExpiresAt,
 		RefreshExpiresAt: a.grant.RefreshExpiresAt,
 		LastRefresh:      a.outcome,

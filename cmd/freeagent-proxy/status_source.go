@@ -33,11 +33,21 @@ func (s *server) status() admin.Status {
 
 func (s *server) storeStatus() admin.Store {
 	store := admin.Store{Kind: s.config().Store.kind(), State: s.limiterState()}
-	store.Up = store.State == local || store.State == "linked" || store.State == "returning"
+	store.Up = store.State == "linked" || store.State == "returning" || store.State == local && s.folderWorks()
 	if shared, ok := s.limiter.(*limiter.Redis); ok {
 		store.Replicas, store.Silent = shared.Fleet()
 	}
 	return store
+}
+
+// folderWorks reports whether the folder took and gave, when it was last asked to, every account's grant.
+func (s *server) folderWorks() bool {
+	for name := range s.config().Accounts {
+		if s.tokens.Status(name).StoreFails {
+			return false
+		}
+	}
+	return true
 }
 
 // accountStatus says how one account stands. spare says that the address would not miss a request.

@@ -71,6 +71,9 @@ var storeStates = map[string]string{
 
 func storeText(s admin.Store) string {
 	text := oneLine(s.Kind, 40) + ", " + cmp.Or(storeStates[s.State], oneLine(s.State, 40))
+	if s.State == local && !s.Up {
+		text = oneLine(s.Kind, 40) + ", FAILS: a grant cannot be read or written; the account's state says why, and what to do"
+	}
 	if s.Replicas > 0 && s.Up {
 		text += ", " + several(s.Replicas, "replica")
 	}

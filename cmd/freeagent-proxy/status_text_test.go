@@ -155,6 +155,16 @@ recent trouble at this process, the newest first
 }
 
 // Whatever answers on admin.listen moves no cursor of the operator's terminal, and adds no line.
+func TestStatusTextOfAFolder(t *testing.T) {
+	t.Parallel()
+	for up, want := range map[bool]string{true: "store: file, up\n", false: "store: file, FAILS: a grant cannot be read or written; "} {
+		text := string(statusText(&admin.Status{Store: admin.Store{Kind: "file", Up: up, State: local}}))
+		if !strings.Contains(text, want) {
+			t.Errorf("up %v: want %q in %s", up, want, text)
+		}
+	}
+}
+
 func TestStatusTextIsPlain(t *testing.T) {
 	t.Parallel()
 	say := func(text string) (all []string) {

@@ -71,8 +71,8 @@ type Window struct {
 
 // Store is where the grants are kept.
 type Store struct {
-	Kind     string `json:"kind"` // file or redis
-	Up       bool   `json:"up"`
+	Kind     string `json:"kind"`               // file or redis
+	Up       bool   `json:"up"`                 // it answers; a folder could be read and written when that was last tried
 	State    string `json:"state"`              // the limiter's: local; linked, returning, alone or unseen
 	Replicas int    `json:"replicas,omitempty"` // seen alive in Redis, this one included
 	Silent   int    `json:"silent,omitempty"`   // more that do not reach Redis, and may count their shares alone

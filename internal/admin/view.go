@@ -186,7 +186,11 @@ func newStoreView(s Store) storeView {
 	case "unseen":
 		v.Text = "It was never reached since this proxy started. See to Redis, or correct store.redis."
 	}
-	if !s.Up {
+	switch {
+	case s.Up:
+	case s.State == "local":
+		v.Label, v.Level, v.Text = name+" fails", "bad", "An authorisation cannot be read or written; the account says why, and what to do."
+	default:
 		v.Label, v.Level = name+" does not answer", "bad"
 	}
 	if s.Replicas > 0 {

@@ -83,6 +83,19 @@ func TestWorseThanUsual(t *testing.T) {
 	}
 }
 
+// A store that fails is not said to work.
+func TestStoreInWords(t *testing.T) {
+	for want, store := range map[string]admin.Store{
+		"File store works": {Kind: "file", Up: true, State: "local"},
+		"File store fails An authorisation cannot be read or written; the account says why": {Kind: "file", State: "local"},
+		"Redis does not answer Requests go on from memory":                                  {Kind: "redis", State: "alone"},
+	} {
+		if got := text(t, admin.Status{Store: store}); !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+}
+
 // Many clients, as a flood of names may make, are a list that ends.
 func TestManyClients(t *testing.T) {
 	used := map[string]int{}
