@@ -58,6 +58,8 @@ type Redis struct {
 	client  redis.UniversalClient
 	observe func(error)
 	name    string // of this process
+	callFor time.Duration
+	hopeFor time.Duration
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -67,7 +69,7 @@ type Redis struct {
 
 // NewRedis makes them. It connects when it is first used.
 func NewRedis(c RedisConfig) *Redis {
-	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text()}
+	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text(), callFor: callFor, hopeFor: hopeFor}
 	if r.observe == nil {
 		r.observe = func(error) {}
 	}
@@ -110,17 +112,19 @@ func (r *Redis) take(ctx context.Context, key Key, wait time.Duration, insist bo
 }
 
 // acquire asks for the turn until it is ours, or Redis is away: without it it is one at a time in this process, but for
-// who insists.
+// who insists. Who has heard that another process has it, and whose time is up while Redis does not answer for a moment, has not got it.
 func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bool) error {
+	refused := false
 	for pause := askEvery / 8; ; pause = min(2*pause, askEvery) {
 		taken, err := r.call(context.Background(), ask, key)
 		left := time.Until(until)
+		refused = refused || err == nil
 		switch {
 		case taken:
 			return nil
-		case err != nil && !insist && (left <= 0 || r.awayFor() >= hopeFor):
+		case err != nil && !insist && (left <= 0 && !refused || r.awayFor() >= r.hopeFor):
 			return nil
-		case err != nil && (left <= 0 || r.awayFor() >= insistFor):
+		case err != nil && insist && (left <= 0 || r.awayFor() >= insistFor):
 			return ErrAway
 		case left <= 0:
 			return r.busy(key)
@@ -170,7 +174,7 @@ func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, 
 	if resting {
 		return false, errResting
 	}
-	limited, cancel := context.WithTimeout(ctx, callFor)
+	limited, cancel := context.WithTimeout(ctx, r.callFor)
 	defer cancel()
 	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:turn:{" + key.Account + "}:" + key.Work},
 		do, name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
@@ -190,7 +194,7 @@ func (r *Redis) heard(err error, key Key) {
 		r.failing, r.rested = time.Time{}, time.Time{}
 	case !was:
 		r.failing, r.rested = now, now.Add(restFirst)
-	case now.Sub(r.failing) < hopeFor:
+	case now.Sub(r.failing) < r.hopeFor:
 		r.rested = now.Add(restFirst)
 	default:
 		r.rested = now.Add(restFor)
