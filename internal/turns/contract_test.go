@@ -34,12 +34,12 @@ func contract(t *testing.T, test func(t *testing.T, one, other taker)) {
 		test(t, l, l)
 	})
 	t.Run("Redis, one process", func(t *testing.T) {
-		r := shared(t, redistest.Start(t)).Patient()
+		r := shared(t, redistest.Start(t)).Patient().Lasting()
 		test(t, r, r)
 	})
 	t.Run("Redis, two processes", func(t *testing.T) {
 		server := redistest.Start(t)
-		test(t, shared(t, server).Patient(), shared(t, server).Patient())
+		test(t, shared(t, server).Patient().Lasting(), shared(t, server).Patient().Lasting())
 	})
 }
 
@@ -47,7 +47,7 @@ func contract(t *testing.T, test func(t *testing.T, one, other taker)) {
 func shared(t *testing.T, server *redistest.Server, observe ...func(error)) *turns.Redis {
 	t.Helper()
 	o := server.Options()
-	o.MaxRetries, o.ContextTimeoutEnabled = -1, true
+	o.MaxRetries, o.ContextTimeoutEnabled, o.ReadTimeout = -1, true, patience // it is ours to say how long
 	client := redis.NewClient(o)
 	t.Cleanup(func() { _ = client.Close() })
 	c := turns.RedisConfig{Client: client}

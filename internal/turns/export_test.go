@@ -31,5 +31,11 @@ func (r *Redis) Hopeful(d time.Duration) *Redis {
 	return r
 }
 
+// Lasting lets a turn outlive its holder for longer than a busy machine halts that.
+func (r *Redis) Lasting() *Redis {
+	r.lease = 10 * leaseFor
+	return r
+}
+
 // LeaseFor is how long a turn outlives its holder.
 const LeaseFor = leaseFor

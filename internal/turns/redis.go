@@ -15,8 +15,8 @@ import (
 const (
 	// leaseFor is how long a turn outlives its holder: long enough for a halt of the process, or a failover of Redis, short
 	// enough for those who wait behind one that was killed. A holder that lives renews it three times as often.
-	leaseFor   = 3 * time.Second
-	renewEvery = leaseFor / 3
+	leaseFor = 3 * time.Second
+	renewals = 3
 	// believedFor is how long one who waits keeps the others waiting if nothing more is heard of it.
 	believedFor = time.Second
 	// askEvery is the longest pause between two looks at a turn that another process has. The head of each process's
@@ -60,6 +60,7 @@ type Redis struct {
 	name    string // of this process
 	callFor time.Duration
 	hopeFor time.Duration
+	lease   time.Duration
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -69,7 +70,7 @@ type Redis struct {
 
 // NewRedis makes them. It connects when it is first used.
 func NewRedis(c RedisConfig) *Redis {
-	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text(), callFor: callFor, hopeFor: hopeFor}
+	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text(), callFor: callFor, hopeFor: hopeFor, lease: leaseFor}
 	if r.observe == nil {
 		r.observe = func(error) {}
 	}
@@ -144,7 +145,7 @@ func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bo
 
 // keep renews the turn until it has ended, also one that Redis does not know of: Redis may be back.
 func (r *Redis) keep(held context.Context, key Key) {
-	ticker := time.NewTicker(renewEvery)
+	ticker := time.NewTicker(r.lease / renewals)
 	defer ticker.Stop()
 	for {
 		select {
@@ -177,7 +178,7 @@ func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, 
 	limited, cancel := context.WithTimeout(ctx, r.callFor)
 	defer cancel()
 	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:turn:{" + key.Account + "}:" + key.Work},
-		do, name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
+		do, name, r.lease.Milliseconds(), believedFor.Milliseconds()).Bool()
 	if err == nil || ctx.Err() == nil {
 		r.heard(err, key)
 	}
