@@ -91,7 +91,7 @@ func TestSlowUploadIsNotCut(t *testing.T) {
 		q.conn.in = bufio.NewReaderSize(&slowReader{io.MultiReader(strings.NewReader(q.buffered()), q.conn), 20 * mib}, 64<<10)
 		q.read()
 		return q.write(reply(201, fine)) && false
-	}, timeout(2*time.Second))
+	}, timeout(3*time.Second))
 	r.do("POST", "/v2/attachments", body).passed(t, 201, fine)
 	equal(t, "hash", u.only().sha256, hashOf(body))
 	if took := r.logged(1)["duration_ms"].(float64); took < 3000 {

@@ -77,6 +77,7 @@ func (l tapListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = conn.(*net.TCPConn).SetWriteBuffer(128 << 10) // as `serve` does it, so that it shows when a slow client takes something
 	return &tapConn{TCPConn: conn.(*net.TCPConn), tap: l}, nil
 }
 
