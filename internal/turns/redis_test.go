@@ -185,7 +185,7 @@ func TestRedisIsBackAtNight(t *testing.T) {
 func TestNobodyMeetsForAHiccup(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	one, other, hopeful := shared(t, server).Patient(), shared(t, server), shared(t, server).Hopeful(patience)
+	one, other, hopeful := shared(t, server).Patient().Lasting(), shared(t, server), shared(t, server).Hopeful(patience)
 	take(t, hopeful, turns.Key{Account: "acme", Work: "before"}, patience)() // it has a connection
 	end := take(t, one, invoices, 0)
 	server.Stop()
@@ -229,7 +229,7 @@ func TestNobodyMeetsForAHiccup(t *testing.T) {
 func TestTimeIsUpAmidAHiccup(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	end := take(t, shared(t, server).Patient(), invoices, 0)
+	end := take(t, shared(t, server).Patient().Lasting(), invoices, 0)
 	halted := time.AfterFunc(time.Second, server.Stop)
 	busy(t, shared(t, server).Hopeful(patience), invoices, 2*time.Second)
 	halted.Stop()
