@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 )
@@ -15,31 +14,36 @@ const mayHaveActed = "it may have acted on this request, so look before sending 
 func TestBrokenReads(t *testing.T) {
 	for _, warm := range []bool{true, false} {
 		for _, c := range []struct{ method, body string }{{"GET", ""}, {"HEAD", ""}, {"GET", "body"}} {
-			name := fmt.Sprintf("%s %q, kept-alive %v", c.method, c.body, warm)
-			r, u := withUpstream(t, func(q *received) bool { q.read(); return warm && q.nth == 1 && q.write(reply(200, fine)) })
-			before := 0
-			if warm {
-				r.get("/v2/company").passed(t, 200, fine)
-				before = 1
-			}
-			got := r.do(c.method, "/v2/company", c.body)
-			equal(t, name+": status", got.status, 502)
-			if strings.Contains(got.body, "may have acted") {
-				t.Errorf("%s: %s", name, got.body)
-			}
-			all := u.all()[before:]
-			equal(t, name+": upstream", len(all), 3)
-			equal(t, name+": permits", r.taken(ample), before+3)
-			line := r.logged(before + 1)
-			equal(t, name+": attempts", line["attempts"], 3.0)
-			if warm {
-				equal(t, name+": first on the kept-alive connection", all[0].number, 2)
-			}
-			for _, q := range all {
-				equal(t, name+": body", q.body, c.body)
-			}
+			soon(t, "the first on a kept-alive connection, if it is to be", func() bool { // Go's transport does not promise to keep one
+				return brokenRead(t, c.method, c.body, warm) == warm || t.Failed()
+			})
 		}
 	}
+}
+
+// brokenRead reports whether the connection on which a request was sent first was a kept-alive one.
+func brokenRead(t *testing.T, method, body string, warm bool) bool {
+	t.Helper()
+	name := fmt.Sprintf("%s %q, kept-alive %v", method, body, warm)
+	r, u := withUpstream(t, func(q *received) bool { q.read(); return warm && q.nth == 1 && q.write(reply(200, fine)) })
+	before := 0
+	if warm {
+		r.get("/v2/company").passed(t, 200, fine)
+		before = 1
+	}
+	got := r.do(method, "/v2/company", body)
+	equal(t, name+": status", got.status, 502)
+	if strings.Contains(got.body, "may have acted") {
+		t.Errorf("%s: %s", name, got.body)
+	}
+	all := u.all()[before:]
+	equal(t, name+": upstream", len(all), 3)
+	equal(t, name+": permits", r.taken(ample), before+3)
+	equal(t, name+": attempts", r.logged(before + 1)["attempts"], 3.0)
+	for _, q := range all {
+		equal(t, name+": body", q.body, body)
+	}
+	return all[0].number > 1
 }
 
 // And an answer to the second or third one is the client's.
@@ -102,14 +106,12 @@ func TestWriteAfterIdleClose(t *testing.T) {
 	equal(t, "permits", r.taken(ample), 2)
 }
 
+// nobodyListens is an address of this machine at which nobody listens: a port that was free a moment ago may be taken by now.
+const nobodyListens = "127.0.0.1:1"
+
 // Where nobody listens nothing was sent, and nothing is counted.
 func TestNobodyListens(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	r := newRig(t, "http://"+listener.Addr().String())
+	r := newRig(t, "http://"+nobodyListens)
 	r.grant(accessToken, refreshToken, 1<<40)
 	for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
 		got := r.do(method, "/v2/invoices", "{}")

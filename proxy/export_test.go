@@ -55,6 +55,11 @@ func (r Rewriting) Reader(source io.Reader, window int) io.Reader {
 	return &rewritten{source: source, window: make([]byte, window), choose: func([]byte) scanner { return r.scanner() }}
 }
 
+// WrapTransport puts something around the way to the upstream.
+func WrapTransport(p *Proxy, around func(http.RoundTripper) http.RoundTripper) {
+	p.transport = around(p.transport)
+}
+
 // SetTransport puts something else in the upstream's place.
 func SetTransport(p *Proxy, transport http.RoundTripper) { p.transport = transport }
 

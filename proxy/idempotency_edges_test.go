@@ -3,7 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
-	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,20 +78,13 @@ func TestKeyedLeavesTheLine(t *testing.T) {
 	r, u := withUpstream(t, g.answer, inTurn)
 	first := r.dial().send(r.request("POST", "/v2/invoices", "{}"))
 	soon(t, "the first one upstream", func() bool { return len(u.all()) == 1 })
-	second := r.dial().send(r.request("POST", "/v2/invoices", "{}", key))
-	soon(t, "the second one in the proxy", func() bool { return r.proxy.InFlight() == 2 }) // before others come with its key
-	soon(t, "the second one waits", func() bool {
-		return strings.Contains(r.do("POST", "/v2/invoices", "{}", key, "Prefer: wait=0").body, isRunning) // else it is the first of the two
+	second := r.dial().send(r.request("POST", "/v2/invoices", "{}", key, "X-Request-Id: second"))
+	soon(t, "the second one has the key", func() bool { // before others come with it
+		return slices.ContainsFunc(r.log.lines("idempotency key"), func(l logLine) bool { return l["request_id"] == "second" })
 	})
+	r.do("POST", "/v2/invoices", "{}", key, "Prefer: wait=0").refused(t, 409, isRunning)
 	_ = second.Close()
-	soon(t, "the second one has left", func() bool {
-		for _, line := range r.log.lines("request") {
-			if line["status"] == 499.0 {
-				return true
-			}
-		}
-		return false
-	})
+	equal(t, "status of the second one, which has left", r.logged(2)["status"], 499.0)
 	third := r.dial().send(r.request("POST", "/v2/invoices", "{}", key))
 	g.open <- struct{}{}
 	first.answer("POST").passed(t, 201, fine)
@@ -106,12 +99,7 @@ func TestKeyedLeavesTheLine(t *testing.T) {
 // it meets. One without a key does.
 func TestKeyedInsistsOnItsTurn(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	client := redis.NewClient(&redis.Options{Addr: listener.Addr().String(), MaxRetries: -1, ContextTimeoutEnabled: true, DialerRetries: 1})
+	client := redis.NewClient(&redis.Options{Addr: nobodyListens, MaxRetries: -1, ContextTimeoutEnabled: true, DialerRetries: 1})
 	away := turns.NewRedis(turns.RedisConfig{Client: client})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/simulator"
+	"freeagent-proxy/proxy"
 )
 
 // A client that sends its create again after every failure, under one key, has it acted on once at most; and once exactly
@@ -40,7 +41,11 @@ func TestKeyedFaults(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s %d after %v", c.kind, c.status, c.after), func(t *testing.T) {
 			t.Parallel()
-			r, sim := withSimulator(t, simulator.Config{}, timeout(500*time.Millisecond))
+			var limits []func(*proxy.Config)
+			if c.kind == simulator.FaultStall {
+				limits = append(limits, timeout(silence))
+			}
+			r, sim := withSimulator(t, simulator.Config{}, limits...)
 			if _, err := sim.Fault(simulator.Fault{
 				Kind: c.kind, After: c.after, Status: c.status, RetryAfter: 1, Delay: faultDelay(c.kind),
 				Match: simulator.Match{Method: "POST", PathPrefix: "/v2/contacts", Times: 1},
@@ -64,7 +69,7 @@ func TestKeyedFaults(t *testing.T) {
 	}
 }
 
-// faultDelay keeps a latency below the upstream timeout, and lets a stall last.
+// faultDelay keeps a latency short, and lets a stall last.
 func faultDelay(kind string) simulator.Duration {
 	if kind == simulator.FaultLatency {
 		return simulator.Duration(100 * time.Millisecond)

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,7 +10,6 @@ import (
 
 	"freeagent-proxy/internal/outcomes"
 	"freeagent-proxy/internal/simulator"
-	"freeagent-proxy/limiter"
 	"freeagent-proxy/proxy"
 )
 
@@ -246,31 +244,29 @@ func TestKeyStaysFree(t *testing.T) {
 	t.Parallel()
 	t.Run("over budget", func(t *testing.T) {
 		t.Parallel()
-		r, u := withUpstream(t, well, api(busy...), maxWait(0))
-		r.fill()
+		r, u := withUpstream(t, well, api(one...), maxWait(0))
+		letGo := r.hold(proxy.Anonymous, one)
 		r.create().refused(t, 429, "You must not exceed")
-		soon(t, "there is budget", func() bool { return r.create().status == 200 })
-		equal(t, "upstream", len(u.all()), 2)
+		letGo()
+		r.create().passed(t, 200, fine)
+		u.only()
 	})
 	t.Run("left while waiting", func(t *testing.T) {
 		t.Parallel()
-		r, u := withUpstream(t, well, api(limiter.Window{Requests: 1, Per: 2 * time.Second}))
-		r.fill()
+		r, u := withUpstream(t, well, api(one...))
+		letGo := r.hold(proxy.Anonymous, one)
 		c := r.dial().send(r.request("POST", "/v2/invoices", newInvoice, key))
-		soon(t, "it waits", func() bool { return r.limiter.Waiting("api/"+account) == 1 })
+		r.oneWaits()
 		r.do("POST", "/v2/invoices", newInvoice, key).refused(t, 409, isRunning)
 		_ = c.Close()
-		soon(t, "it is free", func() bool { return r.do("POST", "/v2/invoices", newInvoice, key).status == 200 })
-		equal(t, "upstream", len(u.all()), 2)
+		equal(t, "status of who left", r.logged(2)["status"], 499.0)
+		letGo()
+		r.do("POST", "/v2/invoices", newInvoice, key).passed(t, 200, fine)
+		u.only()
 	})
 	t.Run("nobody listens", func(t *testing.T) {
 		t.Parallel()
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = listener.Close()
-		r := newRig(t, "http://"+listener.Addr().String())
+		r := newRig(t, "http://"+nobodyListens)
 		r.grant(accessToken, refreshToken, time.Hour)
 		for range 2 {
 			r.create().refused(t, 502, "nothing was sent")
@@ -321,7 +317,7 @@ func TestKeyed401IsCured(t *testing.T) {
 func TestKeyedTimeout(t *testing.T) {
 	t.Parallel()
 	for name, begins := range map[string]string{"before the answer": "", "within it": text("HTTP/1.1 201 Created", "Content-Length: 10", "Location: /v2/invoices/1") + "{"} {
-		r, u := withUpstream(t, func(q *received) bool { q.read(); q.write(begins); q.wait(nil); return false }, timeout(300*time.Millisecond))
+		r, u := withUpstream(t, func(q *received) bool { q.read(); q.write(begins); q.wait(nil); return false }, timeout(silence))
 		r.create().refused(t, 504, mayHaveActed)
 		says := mayBeDone
 		if begins != "" {

@@ -222,18 +222,22 @@ func TestRefusalByPolicy(t *testing.T) {
 // A client waits as long as its own max_wait says, be that more or less than others'; Prefer makes it shorter.
 func TestMaxWaitOfAClient(t *testing.T) {
 	t.Parallel()
-	r, _ := withUpstream(t, well, api(limiter.Window{Requests: 1, Per: 2 * time.Second}), maxWait(0), func(c *proxy.Config) {
+	r, _ := withUpstream(t, well, api(one...), maxWait(0), func(c *proxy.Config) {
 		c.Clients = []proxy.Client{
 			{Name: "patient", Keys: digestsOf("patient"), MaxWait: 20 * time.Second},
 			{Name: "hasty", Keys: digestsOf("hasty"), MaxWait: 0},
 		}
 	})
 	const patient, hasty = "X-Api-Key: patient", "X-Api-Key: hasty"
-	r.get("/v2/company", hasty).passed(t, 200, fine)
-	r.get("/v2/company", hasty).refused(t, 429, "must not exceed")
-	r.get("/v2/company", patient, "Prefer: wait=0").refused(t, 429, "must not exceed")
-	r.get("/v2/company", patient).passed(t, 200, fine)
-	r.get("/v2/company", patient, "Prefer: wait=3600").passed(t, 200, fine)
+	for _, prefer := range []string{"Prefer: respond-async", "Prefer: wait=3600"} {
+		letGo := r.hold("hasty", one)
+		r.get("/v2/company", hasty).refused(t, 429, "must not exceed")
+		r.get("/v2/company", patient, "Prefer: wait=0").refused(t, 429, "must not exceed")
+		waiting := r.dial().send(r.request("GET", "/v2/company", "", patient, prefer))
+		r.oneWaits()
+		letGo()
+		waiting.answer("GET").passed(t, 200, fine)
+	}
 }
 
 // Room is kept for others only where there may be others: who has an account, or a company of a practice, to itself uses up

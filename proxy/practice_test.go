@@ -90,10 +90,10 @@ func TestStrangeSubdomainsMakeRoom(t *testing.T) {
 	t.Parallel()
 	const window = 2 * time.Second
 	r, _ := withUpstream(t, knowing, practice, api(limiter.Window{Requests: 10_000, Per: window}))
+	first := time.Now()
 	proxy.MakeUp(t, r.proxy, account, proxy.Anonymous, proxy.MaxStrange)
-	full := time.Now()
 	refused := r.get("/v2/company", "X-Subdomain: real")
-	if refused.status == 200 && time.Since(full) < window {
+	if refused.status == 200 && time.Since(first) < window {
 		t.Errorf("there was room before a name was forgotten")
 	}
 	after, _ := strconv.Atoi(refused.header.Get("Retry-After"))
@@ -130,8 +130,8 @@ func TestShareOfASubdomain(t *testing.T) {
 func TestTwoSubdomainsSaturated(t *testing.T) {
 	t.Parallel()
 	const requests, rounds = 20, 3
-	per := 2 * time.Second
-	window := simulator.Window{Requests: requests, Per: simulator.Duration(per)}
+	const per = 3 * time.Second
+	window := simulator.Window{Requests: requests, Per: simulator.Duration(per - time.Second)} // a second for this machine's own delays
 	r, sim := withoutGrant(t, simulator.Config{Enforcement: simulator.EnforceSliding, UserLimits: []simulator.Window{window}},
 		practice, api(limiter.Window{Requests: requests, Per: per}), maxWait(time.Minute))
 	r.grant(sim.AccessToken("practice"), sim.Authorize("practice"), time.Hour)

@@ -16,15 +16,15 @@ import (
 // not configured any more; the next one meets what is.
 func TestReconfigureWhileWaiting(t *testing.T) {
 	t.Parallel()
-	window := []limiter.Window{{Requests: 1, Per: time.Second}}
 	named := clients(proxy.Client{Name: "billing", Keys: digestsOf("MARKED-key"), MaxWait: 10 * time.Second})
-	r, u := withUpstream(t, well, api(window...), named)
+	r, u := withUpstream(t, well, api(one...), named)
 	held := r.dial()
 	request := r.request("GET", "/v2/company", "", "X-Api-Key: MARKED-key")
 	equal(t, "the first", held.send(request).answer("GET").status, 200)
+	letGo := r.hold("billing", one)
 	waiting := make(chan *answer)
 	go func() { waiting <- r.get("/v2/company", "X-Api-Key: MARKED-key") }()
-	soon(t, "one waits", func() bool { return r.limiter.Waiting(proxy.APIBudget(account, nil).Key) == 1 })
+	r.oneWaits()
 
 	changed := r.configured(mustURL(u.url), nil)
 	changed.Accounts = []proxy.Account{{Name: "other", API: ample}}
@@ -32,6 +32,7 @@ func TestReconfigureWhileWaiting(t *testing.T) {
 	r.proxy.Reconfigure(changed)
 	equal(t, "the same key on the same connection", held.send(request).answer("GET").status, 401)
 	equal(t, "an account that is gone", r.get("/accounts/acme/v2/company", "X-Api-Key: MARKED-other").status, 403)
+	letGo()
 	equal(t, "what waited", (<-waiting).status, 200)
 }
 

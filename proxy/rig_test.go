@@ -40,7 +40,7 @@ type rig struct {
 	kept    *outcomes.Book
 	log     *logBuffer
 	secrets *secrets
-	ended   atomic.Int32 // connections whose end, or half-close, the proxy has seen
+	ended   atomic.Int32 // requests whose client has closed the connection, or its half of it, as the proxy knows by then
 }
 
 // newRig starts a proxy in front of an upstream. Its one account has no grant yet.
@@ -110,7 +110,7 @@ func (r *rig) listen(cfg proxy.Config) {
 	}
 	r.addr, r.proxy = listener.Addr().String(), proxy.New(cfg)
 	server := &http.Server{
-		Handler:                      r.proxy,
+		Handler:                      http.HandlerFunc(r.serve),
 		ReadHeaderTimeout:            10 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               64 << 10,
@@ -120,7 +120,7 @@ func (r *rig) listen(cfg proxy.Config) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(tapListener{listener, r.secrets, &r.ended})
+		_ = server.Serve(tapListener{listener, r.secrets})
 	}()
 	r.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -130,6 +130,12 @@ func (r *rig) listen(cfg proxy.Config) {
 		}
 		<-served
 	})
+}
+
+// serve is the proxy, and notes when it can know that a client has closed its connection.
+func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
+	defer context.AfterFunc(req.Context(), func() { r.ended.Add(1) })()
+	r.proxy.ServeHTTP(w, req)
 }
 
 // withUpstream is a rig in front of an upstream that the test plays, with a token that is good for an hour.
@@ -193,6 +199,24 @@ func timeout(d time.Duration) func(*proxy.Config) {
 func (r *rig) taken(windows []limiter.Window) int {
 	usage := r.limiter.Usage(proxy.APIBudget(account, windows))
 	return windows[0].Requests - usage[0].Remaining
+}
+
+// hold takes a permit out of the account's budget, as an attempt has one that is on its way: until it lets go others wait.
+func (r *rig) hold(by string, windows []limiter.Window) (letGo func()) {
+	r.t.Helper()
+	permit, err := r.limiter.Take(context.Background(), limiter.Request{
+		Budgets: []limiter.Budget{proxy.APIBudget(account, windows)}, Client: by, Weight: 1, MaxWait: 20 * time.Second,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return permit.Release
+}
+
+// oneWaits waits until a request waits for a permit of the account's budget.
+func (r *rig) oneWaits() {
+	r.t.Helper()
+	soon(r.t, "one waits", func() bool { return r.limiter.Waiting("api/"+account) == 1 })
 }
 
 // soon waits until something is so.

@@ -167,6 +167,17 @@ func late(d time.Duration, next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// when answers when something is so, or not at all when the client has given up.
+func when(so <-chan struct{}, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-so:
+			next(w, r)
+		case <-r.Context().Done():
+		}
+	}
+}
+
 // inProcess calls a handler without a network, so that synctest knows when all are waiting.
 type inProcess struct{ http.Handler }
 

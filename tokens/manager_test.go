@@ -296,7 +296,7 @@ func TestPermitOfARefreshThatDidNotLeave(t *testing.T) {
 	agent := newFreeAgent()
 	agent.trouble = func() { t.Error("a request came") }
 	var sent, released int
-	r := newRigOn(t, agent, newMemory(), unreachable(t), func(c *tokens.Config) {
+	r := newRigOn(t, agent, newMemory(), unreachable(), func(c *tokens.Config) {
 		c.Permit = func(context.Context, string) (func(), func(), error) {
 			return func() { sent++ }, func() { released++ }, nil
 		}

@@ -19,6 +19,9 @@ import (
 	"freeagent-proxy/tokens"
 )
 
+// childLease is how long a lock outlives its holder's last sign of life here. It gives one each third of that, or late on a busy machine.
+const childLease = 1500 * time.Millisecond
+
 // childReplica is what the test binary does as another replica: it renews the token that is stored, prints what it got, and
 // goes on until it is killed. call is as RedisConfig.Call.
 func childReplica(redisAddr, endpoint, key string, call time.Duration) error {
@@ -32,7 +35,7 @@ func childReplica(redisAddr, endpoint, key string, call time.Duration) error {
 	}
 	store, err := tokens.NewRedis(tokens.RedisConfig{
 		Client: redis.NewClient(&redis.Options{Addr: redisAddr, ContextTimeoutEnabled: true}),
-		Keys:   []tokens.Key{parsed}, Lease: 300 * time.Millisecond, Call: call,
+		Keys:   []tokens.Key{parsed}, Lease: childLease, Call: call,
 	})
 	if err != nil {
 		return err
@@ -84,7 +87,7 @@ func startPair(t *testing.T, call time.Duration, faults ...simulator.Fault) *pai
 	}
 	base, _ := url.Parse(web.URL())
 	endpoint := tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: base, Timeout: call})
-	p.replica = newReplica(t, newFreeAgent(), endpoint, p.server, func(c *tokens.RedisConfig) { c.Lease, c.Call = 300*time.Millisecond, call })
+	p.replica = newReplica(t, newFreeAgent(), endpoint, p.server, func(c *tokens.RedisConfig) { c.Lease, c.Call = childLease, call })
 	save(t, p.redis, aged(p.sim.Authorize("")), 0)
 	p.old = p.token()
 
@@ -161,7 +164,7 @@ func latency(d time.Duration) simulator.Fault {
 // does not spend what may be spent already, and gets the new pair when the holder goes on.
 func TestHolderHaltedLongerThanItsLock(t *testing.T) {
 	t.Parallel()
-	p := startPair(t, 6*time.Second, latency(500*time.Millisecond))
+	p := startPair(t, 6*time.Second, latency(3*time.Second))
 	owner := p.owner()
 	p.signal(syscall.SIGSTOP)
 	got := p.renewing()
@@ -179,7 +182,7 @@ func TestHolderHaltedLongerThanItsLock(t *testing.T) {
 // holder brings at last, whose answer lay ready all the time, is not lost.
 func TestHolderHaltedLongerThanItsCall(t *testing.T) {
 	t.Parallel()
-	p := startPair(t, 2400*time.Millisecond, latency(1200*time.Millisecond))
+	p := startPair(t, 4*time.Second, latency(2*time.Second))
 	p.signal(syscall.SIGSTOP)
 	if _, err := p.renewWithin(20*time.Second, "/", p.old); !errors.Is(err, tokens.ErrReauthorize) {
 		t.Errorf("Renew: %v, want ErrReauthorize", err)
@@ -201,7 +204,7 @@ func TestHolderHaltedLongerThanItsCall(t *testing.T) {
 func TestHolderKilled(t *testing.T) {
 	t.Parallel()
 	drop := simulator.Fault{Kind: simulator.FaultDrop, Match: simulator.Match{Times: 1}}
-	p := startPair(t, 900*time.Millisecond, latency(300*time.Millisecond), drop)
+	p := startPair(t, 3*time.Second, latency(2*time.Second), drop)
 	began := time.Now()
 	p.signal(syscall.SIGKILL)
 	if got := <-p.renewing(); got == "" {
@@ -216,7 +219,7 @@ func TestHolderKilled(t *testing.T) {
 // An endpoint that is slower than the lock's lease costs nobody anything.
 func TestEndpointSlowerThanTheLock(t *testing.T) {
 	t.Parallel()
-	p := startPair(t, 6*time.Second, latency(1500*time.Millisecond))
+	p := startPair(t, 8*time.Second, latency(4*time.Second))
 	owner := p.owner()
 	got := p.renewing()
 	eventually(t, "answered", func() bool {

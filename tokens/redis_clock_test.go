@@ -36,11 +36,12 @@ func TestClockIsSetDuringARefresh(t *testing.T) {
 func TestClockIsSetBeforeLeave(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.OwnClock())
-	s := openRedis(t, client(t, server), brisk)
+	const lease = 3 * time.Second
+	s := openRedis(t, client(t, server), func(c *tokens.RedisConfig) { c.Lease = lease })
 	save(t, s, first, 0)
 	l := lock(t, s)
 	defer l.Release()
 	server.SetClock(time.Hour)
 	eventually(t, "the lock is back", func() bool { return server.Client(t).Exists(t.Context(), "fap:v1:{acme}:lock").Val() == 1 })
-	within(t, 3*time.Second, 6*time.Second, func() { spend(t, l, first.Version) })
+	within(t, lease/3+3*time.Second, 3*lease, func() { spend(t, l, first.Version) })
 }

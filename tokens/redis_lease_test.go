@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/tokens"
 )
-
-// brisk makes locks and marks die soon: 300 ms and 800 ms.
-func brisk(c *tokens.RedisConfig) { c.Lease, c.Call = 300*time.Millisecond, 600*time.Millisecond }
 
 func lock(t *testing.T, s tokens.Store) tokens.Lease {
 	t.Helper()
@@ -49,11 +47,12 @@ func TestRedisLockIsRenewedAndLost(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	admin := server.Client(t)
-	aSecond := func(c *tokens.RedisConfig) { c.Lease = time.Second }
-	a, b := openRedis(t, client(t, server), aSecond), openRedis(t, client(t, server), aSecond)
+	const lease = 3 * time.Second // of which a third may pass between renewals, and the rest on a busy machine
+	short := func(c *tokens.RedisConfig) { c.Lease = lease }
+	a, b := openRedis(t, client(t, server), short), openRedis(t, client(t, server), short)
 	save(t, a, first, 0)
 	held := lock(t, a)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*lease)
 	defer cancel()
 	if _, err := b.Lock(ctx, account); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another process refreshes it") {
 		t.Errorf("Lock of what is locked: %v", err)
@@ -65,8 +64,9 @@ func TestRedisLockIsRenewedAndLost(t *testing.T) {
 	if _, err := held.Spend(t.Context(), 1); !errors.Is(err, tokens.ErrStore) || !strings.Contains(err.Error(), "the lock is lost") {
 		t.Errorf("Spend without the lock: %v", err)
 	}
+	time.Sleep(lease / 2) // the renewals too have to leave it alone
 	held.Release()
-	time.Sleep(500 * time.Millisecond) // the renewals too have to leave it alone
+	time.Sleep(500 * time.Millisecond)
 	if got := admin.Get(t.Context(), "fap:v1:{acme}:lock").Val(); got != "stranger" {
 		t.Errorf("the lock is %q, want the stranger's", got)
 	}
@@ -93,33 +93,34 @@ func TestRedisSpendsTheStoredVersionAlone(t *testing.T) {
 func TestRedisWaitsForAnothersAnswer(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	calm := func(c *tokens.RedisConfig) { c.Lease, c.Call = 300*time.Millisecond, 2*time.Second }
+	const call, mark = 3 * time.Second, 4 * time.Second // a third longer than the call
+	calm := func(c *tokens.RedisConfig) { c.Call = call }
 	a, b := openRedis(t, client(t, server), calm), openRedis(t, client(t, server), calm)
 	save(t, a, first, 0)
 	halted := func() { // a process that took the lock and leave to spend, and then does nothing more
 		c := client(t, server)
-		spend(t, lock(t, openRedis(t, c, calm)), 1)
+		spend(t, lock(t, openRedis(t, c, calm, func(c *tokens.RedisConfig) { c.Lease = time.Second })), 1)
 		_ = c.Close()
 	}
 	began := time.Now()
 	halted()
 	l := lock(t, b)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := l.Spend(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Spend while another may spend: %v", err)
 	}
 	spend(t, l, 1)
-	if took := time.Since(began); took < 2600*time.Millisecond {
+	if took := time.Since(began); took < mark-100*time.Millisecond {
 		t.Errorf("spent after %v, while an answer could come", took)
 	}
 	l.Release()
 
 	next := lock(t, a) // b released it
-	within(t, 0, 2*time.Second, func() { spend(t, next, 1) })
+	within(t, 0, mark/2, func() { spend(t, next, 1) })
 	next.Release()
 	l = lock(t, b)
-	within(t, 0, 2*time.Second, func() { spend(t, l, 1) })
+	within(t, 0, mark/2, func() { spend(t, l, 1) })
 
 	// The answer comes while b waits.
 	l.Release()
@@ -130,6 +131,23 @@ func TestRedisWaitsForAnothersAnswer(t *testing.T) {
 	if _, err := l.Spend(t.Context(), 1); !errors.Is(err, tokens.ErrConflict) {
 		t.Errorf("Spend after the answer came: %v, want ErrConflict", err)
 	}
+}
+
+// lockWithout locks in a Redis that has lost an owner's lock, however often that puts it back until then.
+func lockWithout(t *testing.T, server *redistest.Server, owner string, s tokens.Store) tokens.Lease {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	var losing sync.WaitGroup
+	admin := server.Client(t)
+	losing.Go(func() {
+		const lose = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])`
+		for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			_ = admin.Eval(ctx, lose, []string{"fap:v1:{acme}:lock"}, owner).Err() // nil if it has not put it back
+		}
+	})
+	defer losing.Wait()
+	defer stop()
+	return lock(t, s)
 }
 
 // A Redis that comes back without lock and mark gets them again from the holder, before another spends.
@@ -148,11 +166,9 @@ func TestRedisLosesALock(t *testing.T) {
 	held := lock(t, slow)
 	defer held.Release()
 	spend(t, held, 1)
+	owner := server.Client(t).Get(t.Context(), "fap:v1:{acme}:lock").Val()
 	server.Restart()
-	if err := server.Client(t).Del(t.Context(), "fap:v1:{acme}:lock").Err(); err != nil {
-		t.Fatal(err)
-	}
-	l := lock(t, b)
+	l := lockWithout(t, server, owner, b)
 	defer l.Release()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()

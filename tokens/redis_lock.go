@@ -76,10 +76,14 @@ func (r *Redis) Lock(ctx context.Context, account string) (Lease, error) {
 }
 
 func (l *redisLease) acquire(ctx context.Context) error {
+	held := false // by another, as Redis has said
 	for pause := minPoll; ; pause = min(2*pause, maxPoll) {
 		began := time.Now()
 		result, err := l.r.eval(ctx, lockScript, l.account, l.owner, l.r.id, l.r.cfg.Lease.Milliseconds())
-		if err != nil {
+		switch {
+		case err != nil && held && ctx.Err() != nil: // time was up amid a look
+			return l.waited(anotherRefreshes, context.Cause(ctx))
+		case err != nil:
 			return l.r.fail("lock", l.account, err)
 		}
 		if number(result, 0) == 1 {
@@ -87,8 +91,9 @@ func (l *redisLease) acquire(ctx context.Context) error {
 			l.settled = l.r.settled(l.account, word(result, 1))
 			return nil
 		}
+		held = true
 		if err := rest(ctx, pause/2+rand.N(pause)); err != nil {
-			return l.waited("another process refreshes it", err)
+			return l.waited(anotherRefreshes, err)
 		}
 	}
 }
@@ -157,8 +162,11 @@ const (
 	wasSet   = 5
 )
 
-// forAnother is what Spend waits for.
-const forAnother = "another process may yet bring its new tokens"
+// What Lock and Spend wait for.
+const (
+	anotherRefreshes = "another process refreshes it"
+	forAnother       = "another process may yet bring its new tokens"
+)
 
 // waited says what was waited for in vain.
 func (l *redisLease) waited(because string, err error) error {
@@ -168,6 +176,7 @@ func (l *redisLease) waited(because string, err error) error {
 // Spend waits while another process may yet bring the answer for this version, then marks it as being spent by us.
 func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time, err error) {
 	mark := l.r.markLife()
+	waits := false // for another, as Redis has said
 	for {
 		if err := rest(ctx, time.Until(l.settled)); err != nil {
 			return time.Time{}, l.waited(forAnother, err)
@@ -175,7 +184,10 @@ func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time,
 		began := time.Now()
 		result, err := l.r.write(ctx, spendScript, l.account, l.owner, l.r.id, version, l.r.cfg.Lease.Milliseconds(), mark.Milliseconds(),
 			l.r.latest())
-		if err != nil {
+		switch {
+		case err != nil && waits && ctx.Err() != nil: // time was up amid a look
+			return time.Time{}, l.waited(forAnother, context.Cause(ctx))
+		case err != nil:
 			return time.Time{}, l.r.fail("refresh", l.account, err)
 		}
 		switch number(result, 0) {
@@ -185,6 +197,7 @@ func (l *redisLease) Spend(ctx context.Context, version int64) (until time.Time,
 			l.mu.Unlock()
 			return began.Add(l.r.leave()), nil
 		case mustWait:
+			waits = true
 			left := time.Duration(number(result, 1))*time.Millisecond + time.Millisecond
 			if err := rest(ctx, min(maxPoll/2+rand.N(maxPoll), left)); err != nil {
 				return time.Time{}, l.waited(forAnother, err)

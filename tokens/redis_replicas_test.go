@@ -61,6 +61,18 @@ func (r *replica) renewOld(old tokens.Token) tokens.Token {
 	return got
 }
 
+// findsStoreTrouble expects that the store gives no leave to renew a token.
+func (r *replica) findsStoreTrouble(old tokens.Token) {
+	r.t.Helper()
+	eventually(r.t, "found that the store is in trouble", func() bool {
+		got, err := r.renewWithin(time.Second, "/", old)
+		if err == nil {
+			r.t.Errorf("Renew: %v", got)
+		}
+		return err == nil || errors.Is(err, tokens.ErrStore)
+	})
+}
+
 // eventually expects something to become true soon.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
@@ -122,13 +134,13 @@ func TestLosersWaitForTheTokenNotForTheLock(t *testing.T) {
 	winner, loser := newReplica(t, agent, endpoint, server), newReplica(t, agent, endpoint, server)
 	save(t, winner.redis, aged(agent.grant()), 0)
 	winner.token()
-	loser.token()
+	old := loser.token()
 	free := make(chan struct{})
 	winner.store.then("save", func() error { <-free; return nil }) // it keeps the lock
 	var wg sync.WaitGroup
 	wg.Go(func() { winner.renew() })
 	eventually(t, "refreshing", func() bool { return agent.count() == 1 })
-	loser.renew()
+	loser.renewOld(old)
 	close(free)
 	wg.Wait()
 	loser.refreshes(1)
@@ -143,12 +155,15 @@ func TestRemovedOnAllReplicas(t *testing.T) {
 	save(t, a.redis, aged(agent.grant()), 0)
 	a.token()
 	b.token()
-	agent.ever(late(500*time.Millisecond, agent.refresh))
+	removed := make(chan struct{})
+	agent.ever(when(removed, agent.refresh))
 	go func() { _, _ = a.renewWithin(10*time.Second, "/", a.token()) }()
 	eventually(t, "refreshing", func() bool { return agent.count() == 1 })
 	if err := b.Remove(t.Context(), account); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "removed from who refreshes it", func() bool { _, ok := a.TokenNow(account); return !ok })
+	close(removed)
 	eventually(t, "dropped", func() bool { return a.events.count(tokens.EventSuperseded) == 1 })
 	for _, r := range []*replica{a, b} {
 		eventually(t, "removed", func() bool { _, ok := r.TokenNow(account); return !ok })
@@ -213,7 +228,9 @@ func TestNoRefreshWithoutRedis(t *testing.T) {
 		t.Errorf("Renew without Redis: %v", err)
 	}
 	eventually(t, "noticed", func() bool { return a.Status(account).State == tokens.StateTrouble })
-	within(t, 0, 50*time.Millisecond, func() { a.token() })
+	if _, ok := a.TokenNow(account); !ok {
+		t.Error("the good token does not serve")
+	}
 	a.refreshes(0)
 	server.Restart()
 	if got, err := a.renewWithin(20*time.Second, "/", old); err != nil || got == old {
@@ -257,13 +274,13 @@ func TestNothingLeavesTooLate(t *testing.T) {
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials.Add(1) == 1 {
-				time.Sleep(300 * time.Millisecond) // leave lasts 100 ms
+				time.Sleep(1500 * time.Millisecond) // leave lasts a second
 			}
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		},
 	}
-	endpoint := tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: base, Timeout: 600 * time.Millisecond, Client: &http.Client{Transport: transport}})
-	a := newReplica(t, agent, endpoint, redistest.Start(t), brisk)
+	endpoint := tokens.NewEndpoint(tokens.EndpointConfig{BaseURL: base, Timeout: 6 * time.Second, Client: &http.Client{Transport: transport}})
+	a := newReplica(t, agent, endpoint, redistest.Start(t), func(c *tokens.RedisConfig) { c.Lease, c.Call = 3*time.Second, 6*time.Second })
 	save(t, a.redis, aged(agent.grant()), 0)
 	a.renew()
 	a.refreshes(1)

@@ -33,7 +33,7 @@ type quiet struct{}
 func (quiet) Printf(context.Context, string, ...any) {}
 
 const (
-	lease    = 600 * time.Millisecond
+	lease    = 3 * time.Second // an owner shows life each third of it and a quarter of a second, or late on a busy machine
 	patience = 20 * time.Second
 )
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -12,6 +13,8 @@ import (
 const (
 	masters = 3
 	slots   = 16384 // of every Redis Cluster
+	// nodeTimeout is how long a master waits for another one's word.
+	nodeTimeout = 2 * time.Second
 )
 
 // Nodes is a Cluster of three masters, each with a third of the slots and no replica.
@@ -25,30 +28,47 @@ func Cluster(t testing.TB) *Nodes {
 	c := new(Nodes)
 	for range masters {
 		bus := strconv.Itoa(freePort(t))
-		c.Servers = append(c.Servers, Start(t, Set("cluster-enabled", "yes"), Set("cluster-node-timeout", "2000"), Set("cluster-port", bus),
+		c.Servers = append(c.Servers, Start(t, Set("cluster-enabled", "yes"), Set("cluster-port", bus),
+			Set("cluster-node-timeout", strconv.FormatInt(nodeTimeout.Milliseconds(), 10)),
 			func(s *Server) { s.lines = append(s.lines, "cluster-announce-bus-port "+bus) }))
 	}
 	ctx := t.Context()
-	first := c.Servers[0]
+	var admins []*redis.Client
 	for i, s := range c.Servers {
-		admin := s.Client(t)
-		bus := strings.TrimSpace(admin.ConfigGet(ctx, "cluster-port").Val()["cluster-port"])
-		err := admin.ClusterAddSlotsRange(ctx, i*slots/masters, (i+1)*slots/masters-1).Err()
+		admins = append(admins, s.Client(t))
+		err := admins[i].ClusterAddSlotsRange(ctx, i*slots/masters, (i+1)*slots/masters-1).Err()
 		if err == nil {
-			err = admin.Do(ctx, "cluster", "set-config-epoch", i+1).Err()
-		}
-		if err == nil && s != first {
-			err = first.Client(t).Do(ctx, "cluster", "meet", "127.0.0.1", s.port, bus).Err()
+			err = admins[i].Do(ctx, "cluster", "set-config-epoch", i+1).Err()
 		}
 		if err != nil {
 			t.Fatalf("set up the cluster: %v", err)
 		}
 	}
-	for _, s := range c.Servers {
-		admin := s.Client(t)
-		until(t, "the cluster does not come up", func() error { return settled(t, admin) })
+	c.meet(t, admins)
+	met := time.Now()
+	for _, admin := range admins {
+		until(t, "the cluster does not come up", func() error {
+			err := settled(t, admin)
+			if err != nil && time.Since(met) > 2*nodeTimeout {
+				c.meet(t, admins)
+				met = time.Now()
+			}
+			return err
+		})
 	}
 	return c
+}
+
+// meet lets the first master get to know the others, and them it. Either side gives up when that takes longer than nodeTimeout, the other
+// may not, and then only one knows the other, until they meet again.
+func (c *Nodes) meet(t testing.TB, admins []*redis.Client) {
+	t.Helper()
+	for i, s := range c.Servers[1:] {
+		bus := admins[i+1].ConfigGet(t.Context(), "cluster-port").Val()["cluster-port"]
+		if err := admins[0].Do(t.Context(), "cluster", "meet", "127.0.0.1", s.port, strings.TrimSpace(bus)).Err(); err != nil {
+			t.Fatalf("set up the cluster: %v", err)
+		}
+	}
 }
 
 // settled says what a node still waits for.

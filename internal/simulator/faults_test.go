@@ -1,6 +1,7 @@
 package simulator_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -177,15 +178,22 @@ func TestTokenFaults(t *testing.T) {
 // TestGoneClientsDoNotStopFreeAgent: who hangs up during a slow create finds it done.
 func TestGoneClientsDoNotStopFreeAgent(t *testing.T) {
 	s := start(t, simulator.Config{Enforcement: simulator.EnforceOff})
-	s.arm(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(200 * time.Millisecond), Match: simulator.Match{Method: "POST"}})
-	client := &http.Client{Timeout: 50 * time.Millisecond, Transport: s.client.Transport}
-	r, err := http.NewRequest("POST", s.url+"/v2/contacts", strings.NewReader(`{"first_name":"Ann"}`))
+	s.arm(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(2 * time.Second), Match: simulator.Match{Method: "POST"}})
+	ctx, hangUp := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, "POST", s.url+"/v2/contacts", strings.NewReader(`{"first_name":"Ann"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+s.token)
-	if _, err := client.Do(r); err == nil {
-		t.Fatal("answered within 50ms")
+	gone := make(chan error)
+	go func() {
+		_, err := s.client.Do(r)
+		gone <- err
+	}()
+	wait(t, func() bool { all := s.Requests(0); return len(all) == 1 && all[0].BodyBytes > 0 })
+	hangUp()
+	if err := <-gone; err == nil {
+		t.Fatal("answered before the client hung up")
 	}
 	deadline := time.Now().Add(10 * time.Second)
 	for s.Stats().Writes.Acted == 0 {

@@ -12,7 +12,7 @@ import (
 // TestNumberingRace: concurrent creates without a reference come to the same
 // number, which is stored twice or refused, by switch.
 func TestNumberingRace(t *testing.T) {
-	const creates = 8
+	const creates, meanwhile = 8, simulator.Duration(2 * time.Second) // in which all of them come
 	run := func(t *testing.T, cfg simulator.Config) (s *sim, statuses map[int]int) {
 		cfg.Enforcement = simulator.EnforceOff
 		s = start(t, cfg)
@@ -36,7 +36,7 @@ func TestNumberingRace(t *testing.T) {
 		return s, statuses
 	}
 	t.Run("refused", func(t *testing.T) {
-		s, statuses := run(t, simulator.Config{NumberingDelay: simulator.Duration(300 * time.Millisecond)})
+		s, statuses := run(t, simulator.Config{NumberingDelay: meanwhile})
 		equal(t, "created", statuses[201], 1)
 		equal(t, "refused", statuses[422], creates-1)
 		contact := s.make("contacts", `{"first_name":"Bo"}`)
@@ -45,7 +45,7 @@ func TestNumberingRace(t *testing.T) {
 		equal(t, "Location", taken.Header.Get("Location"), s.url+"/v2/invoices")
 	})
 	t.Run("stored", func(t *testing.T) {
-		s, statuses := run(t, simulator.Config{NumberingDelay: simulator.Duration(300 * time.Millisecond), DuplicateReferences: true})
+		s, statuses := run(t, simulator.Config{NumberingDelay: meanwhile, DuplicateReferences: true})
 		equal(t, "created", statuses[201], creates)
 		equal(t, "duplicates", s.Stats().Writes.DuplicateReferences, creates-1)
 	})

@@ -58,7 +58,7 @@ func TestStatements(t *testing.T) {
 }
 
 func TestStatementDelay(t *testing.T) {
-	s := start(t, simulator.Config{Enforcement: simulator.EnforceOff, StatementDelay: simulator.Duration(100 * time.Millisecond)})
+	s := start(t, simulator.Config{Enforcement: simulator.EnforceOff, StatementDelay: simulator.Duration(2 * time.Second)})
 	bank := s.make("bank_accounts", `{"bank_account":{"name":"B"}}`)
 	s.must(200, "POST", "/v2/bank_transactions/statement?bank_account="+bank, `{"statement":[{"dated_on":"2026-01-01","amount":1}]}`)
 	count := func() int {

@@ -70,7 +70,7 @@ func TestGoAway(t *testing.T) {
 // An idle connection is reset without notice, some time after an answer that was whole.
 func TestIdleClose(t *testing.T) {
 	s := start(t, simulator.Config{Enforcement: simulator.EnforceOff})
-	const delay = 100 * time.Millisecond
+	const delay = time.Second // longer than the answer needs to leave
 	s.arm(simulator.Fault{Kind: simulator.FaultIdleClose, Delay: simulator.Duration(delay)})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {

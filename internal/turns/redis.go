@@ -15,8 +15,8 @@ import (
 const (
 	// leaseFor is how long a turn outlives its holder: long enough for a halt of the process, or a failover of Redis, short
 	// enough for those who wait behind one that was killed. A holder that lives renews it three times as often.
-	leaseFor   = 3 * time.Second
-	renewEvery = leaseFor / 3
+	leaseFor = 3 * time.Second
+	renewals = 3
 	// believedFor is how long one who waits keeps the others waiting if nothing more is heard of it.
 	believedFor = time.Second
 	// askEvery is the longest pause between two looks at a turn that another process has. The head of each process's
@@ -58,6 +58,9 @@ type Redis struct {
 	client  redis.UniversalClient
 	observe func(error)
 	name    string // of this process
+	callFor time.Duration
+	hopeFor time.Duration
+	lease   time.Duration
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -67,7 +70,7 @@ type Redis struct {
 
 // NewRedis makes them. It connects when it is first used.
 func NewRedis(c RedisConfig) *Redis {
-	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text()}
+	r := &Redis{Local: NewLocal(), client: c.Client, observe: c.Observe, name: rand.Text(), callFor: callFor, hopeFor: hopeFor, lease: leaseFor}
 	if r.observe == nil {
 		r.observe = func(error) {}
 	}
@@ -110,17 +113,19 @@ func (r *Redis) take(ctx context.Context, key Key, wait time.Duration, insist bo
 }
 
 // acquire asks for the turn until it is ours, or Redis is away: without it it is one at a time in this process, but for
-// who insists.
+// who insists. Who has heard that another process has it, and whose time is up while Redis does not answer for a moment, has not got it.
 func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bool) error {
+	refused := false
 	for pause := askEvery / 8; ; pause = min(2*pause, askEvery) {
 		taken, err := r.call(context.Background(), ask, key)
 		left := time.Until(until)
+		refused = refused || err == nil
 		switch {
 		case taken:
 			return nil
-		case err != nil && !insist && (left <= 0 || r.awayFor() >= hopeFor):
+		case err != nil && !insist && (left <= 0 && !refused || r.awayFor() >= r.hopeFor):
 			return nil
-		case err != nil && (left <= 0 || r.awayFor() >= insistFor):
+		case err != nil && insist && (left <= 0 || r.awayFor() >= insistFor):
 			return ErrAway
 		case left <= 0:
 			return r.busy(key)
@@ -140,7 +145,7 @@ func (r *Redis) acquire(ctx context.Context, key Key, until time.Time, insist bo
 
 // keep renews the turn until it has ended, also one that Redis does not know of: Redis may be back.
 func (r *Redis) keep(held context.Context, key Key) {
-	ticker := time.NewTicker(renewEvery)
+	ticker := time.NewTicker(r.lease / renewals)
 	defer ticker.Stop()
 	for {
 		select {
@@ -170,10 +175,10 @@ func (r *Redis) callAs(ctx context.Context, name, do string, key Key) (ok bool, 
 	if resting {
 		return false, errResting
 	}
-	limited, cancel := context.WithTimeout(ctx, callFor)
+	limited, cancel := context.WithTimeout(ctx, r.callFor)
 	defer cancel()
 	ok, err = turnScript.Run(limited, r.client, []string{"fap:v1:turn:{" + key.Account + "}:" + key.Work},
-		do, name, leaseFor.Milliseconds(), believedFor.Milliseconds()).Bool()
+		do, name, r.lease.Milliseconds(), believedFor.Milliseconds()).Bool()
 	if err == nil || ctx.Err() == nil {
 		r.heard(err, key)
 	}
@@ -190,7 +195,7 @@ func (r *Redis) heard(err error, key Key) {
 		r.failing, r.rested = time.Time{}, time.Time{}
 	case !was:
 		r.failing, r.rested = now, now.Add(restFirst)
-	case now.Sub(r.failing) < hopeFor:
+	case now.Sub(r.failing) < r.hopeFor:
 		r.rested = now.Add(restFirst)
 	default:
 		r.rested = now.Add(restFor)
