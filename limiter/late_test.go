@@ -2,7 +2,7 @@ package limiter_test
 
 import (
 	"context"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,29 +11,33 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// late measures by how much the machine is late: how long a question to Redis takes that decides nothing.
+// prompt is how long a pause of 5 ms and a question to Redis that decides nothing take at most, on a machine that is not too busy.
+const prompt = 20 * time.Millisecond
+
+// late knows when the machine was not prompt: nobody can do anything in time then, however well it is made.
 type late struct {
-	slowest atomic.Int64
-	asked   atomic.Int64 // when the last question was, in Unix nanoseconds; 0: it is answered
+	mu    sync.Mutex
+	asked time.Time // the question that is not answered yet
+	slow  []stretch // those that took longer than is prompt
 }
 
-// newLate measures until the test ends.
+// stretch is from one time to another.
+type stretch struct{ from, to time.Time }
+
+// newLate looks until the test ends.
 func newLate(t *testing.T, server *redistest.Server) *late {
 	options := server.Options()
 	options.MaxRetries, options.ReadTimeout, options.PoolTimeout = -1, time.Minute, time.Minute
 	client := redis.NewClient(options)
-	l := new(late)
+	l := &late{asked: time.Now()}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			asked := time.Now()
-			l.asked.Store(asked.UnixNano())
 			time.Sleep(5 * time.Millisecond)
 			_ = client.Ping(ctx).Err() // it takes as long as it takes
-			l.slowest.Store(max(l.slowest.Load(), int64(time.Since(asked))))
-			l.asked.Store(0)
+			l.answered()
 		}
 	}()
 	t.Cleanup(func() {
@@ -44,11 +48,47 @@ func newLate(t *testing.T, server *redistest.Server) *late {
 	return l
 }
 
-// most is the most that it was late so far.
-func (l *late) most() time.Duration {
-	slowest := time.Duration(l.slowest.Load())
-	if asked := l.asked.Load(); asked != 0 {
-		slowest = max(slowest, time.Since(time.Unix(0, asked)))
+func (l *late) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.asked) > prompt {
+		l.slow = append(l.slow, stretch{l.asked, now})
 	}
-	return slowest
+	l.asked = now
+}
+
+// all are the stretches so far. l.mu is held.
+func (l *late) all() []stretch {
+	if now := time.Now(); now.Sub(l.asked) > prompt {
+		return append(l.slow[:len(l.slow):len(l.slow)], stretch{l.asked, now})
+	}
+	return l.slow
+}
+
+// most is the most that it was late so far.
+func (l *late) most() (most time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most = prompt
+	for _, s := range l.all() {
+		most = max(most, s.to.Sub(s.from))
+	}
+	return most
+}
+
+// lost is for how long, between two times, it was not prompt.
+func (l *late) lost(from, to time.Time) (lost time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.all() {
+		if s.from.Before(from) {
+			s.from = from
+		}
+		if s.to.After(to) {
+			s.to = to
+		}
+		lost += max(0, s.to.Sub(s.from))
+	}
+	return lost
 }

@@ -56,7 +56,12 @@ func TestRedisMemory(t *testing.T) {
 // Redis decides by its own clock, and answers a script that it has forgotten.
 func TestRedisForgetsItsScripts(t *testing.T) {
 	server := redistest.Start(t)
-	s, c := newLinked(t, server.Options()), server.Client(t)
+	c := server.Client(t)
+	s := newObserved(t, server, func(e limiter.Event) {
+		if e.Kind == limiter.RedisLost && redis.HasErrorPrefix(e.Err, "NOSCRIPT") {
+			t.Errorf("lost: %v", e.Err)
+		}
+	})
 	b := budget("api/acme", 100, time.Minute)
 	for range 3 {
 		if err := c.ScriptFlush(context.Background()).Err(); err != nil {
@@ -64,9 +69,7 @@ func TestRedisForgetsItsScripts(t *testing.T) {
 		}
 		send(t, s.Local, request(0, b))
 	}
-	if s.State() != "linked" {
-		t.Errorf("state %s", s.State())
-	}
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" }) // unless the machine is too busy, it did all the time
 }
 
 // A Redis that takes no writes is one that is away, and nobody waits for it.
@@ -186,14 +189,23 @@ func TestRedisKeys(t *testing.T) {
 // A decision costs Redis few steps, however full the rings are.
 func TestRedisStepsOfADecision(t *testing.T) {
 	server := redistest.Start(t)
-	s, c := newLinked(t, server.Options()), server.Client(t)
+	c := server.Client(t)
+	client := redis.NewClient(server.Options())
+	defer client.Close()
+	const lenient = 4 * time.Second // so that what leaves late, on a busy machine, is not told anew
+	s, err := limiter.NewRedis(limiter.RedisConfig{Client: client, Guard: lenient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	until(t, "counts in Redis", func() bool { return s.State() == "linked" })
 	api, egress := limiter.Budget{Key: "api/busy", Windows: freeAgents}, budget("egress", 1000, time.Minute)
 	send(t, s.Local, request(0, api, egress))
 	for range 300 {
 		send(t, s.Local, request(0, budget("api/full", 300, time.Hour)))
 	}
 	full := limiter.Budget{Key: "api/full", Windows: []limiter.Window{{Requests: 200, Per: guard}, {Requests: 300, Per: guard}}}
-	time.Sleep(2 * guard) // the length of its windows
+	time.Sleep(2*guard + lenient) // longer than its windows
 	for _, step := range []struct {
 		name    string
 		budgets []limiter.Budget
@@ -208,9 +220,10 @@ func TestRedisStepsOfADecision(t *testing.T) {
 			send(t, s.Local, request(0, step.budgets...))
 		}
 		after := steps(t, c)
+		beats := after["hgetall"] - before["hgetall"] // each of which looks at the time, too
 		for name, most := range step.most {
-			// And what tells that we are alive, rings that grow, and a look at a full one now and then.
-			if n := after[name] - before[name]; n > decisions*most+decisions/4 {
+			// And rings that grow, and a look at a full one now and then.
+			if n := after[name] - before[name]; n > decisions*most+decisions/4+beats {
 				t.Errorf("%s: %d times %s for %d decisions, want %d for each", step.name, n, name, decisions, most)
 			}
 		}
