@@ -20,7 +20,7 @@ func newPartition(t *testing.T, lonely redistest.Detour, open func(dial redistes
 		f.load(m, 15)
 	}
 	time.Sleep(2 * time.Second)
-	f.together() // a busy machine may have kept them from Redis when the load began
+	f.steady()
 	return f
 }
 

@@ -26,7 +26,7 @@ func TestFleetPartition(t *testing.T) {
 	}
 	cycle := fleetWindows[1].Per + guard
 	time.Sleep(3 * time.Second)
-	f.together() // a busy machine may have kept them from Redis when the load began
+	f.steady()
 	w.Jam()
 	cut := time.Now()
 	from, to := cut.Add(cycle), cut.Add(3*cycle)
