@@ -174,7 +174,7 @@ clients:
 	}
 	// It had all of its share, or nearly so, while nobody else asked.
 	from, to := at[0], at[len(at)-1]
-	lost := max(f.members[0].pulse.lost(from, to), f.members[1].pulse.lost(from, to))
+	lost := f.lost(from, to)
 	if took := to.Sub(from) - lost; took > (windows+1)*(per+200*time.Millisecond) && !f.lostRedis() {
 		t.Errorf("%d requests took %v, and %v that the machine was too busy", len(at), took, lost)
 	}

@@ -82,6 +82,14 @@ func (f *fleet) pulses() (all []*pulse) {
 	return all
 }
 
+// lost is for how long, between two times, one of them was not prompt at most.
+func (f *fleet) lost(from, to time.Time) (lost time.Duration) {
+	for _, p := range f.pulses() {
+		lost = max(lost, p.lost(from, to))
+	}
+	return lost
+}
+
 // lostRedis reports whether a replica has lost Redis. If that was not meant to be, the machine was too busy for it to answer in time.
 func (f *fleet) lostRedis() bool {
 	return slices.ContainsFunc(f.members, func(r *replica) bool { return strings.Contains(r.stderr.String(), "Redis cannot be reached") })
