@@ -25,7 +25,7 @@ func (c contract) wait(ctx context.Context, running *sync.WaitGroup, n int, r li
 			p.Sent()
 		})
 	}
-	until(c, "they wait, or did", func() bool {
+	c.until("they wait, or did", func() bool {
 		before = len(served)
 		return before+c.one.Waiting(r.Budgets[0].Key) == came+n
 	})
@@ -97,5 +97,5 @@ func (c contract) testUsedBy() {
 	}
 	p.Sent()
 	const want = "map[a:1 b:3]"
-	until(c, "knows who used it", func() bool { return fmt.Sprint(c.one.UsedBy(b)[0]) == want })
+	c.until("knows who used it", func() bool { return fmt.Sprint(c.one.UsedBy(b)[0]) == want })
 }

@@ -18,6 +18,7 @@ type contract struct {
 	whole      testing.TB
 	one, other anyLimiter
 	attempt    int
+	lost       int // how often the two had lost Redis before
 }
 
 // budget is one that no other step uses, nor another attempt at this one.
@@ -35,15 +36,15 @@ func (c contract) step(what func(contract)) {
 	c.Helper()
 	for n := range attempts {
 		until(c, "both count in Redis", func() bool { return linked(c.one) && linked(c.other) })
-		before := losses(c.one) + losses(c.other)
+		before := c.losses()
 		s := &step{TB: c.TB}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			what(contract{s, c.whole, c.one, c.other, n})
+			what(contract{s, c.whole, c.one, c.other, n, before})
 		}()
 		<-ended
-		switch lost := losses(c.one) + losses(c.other) - before; {
+		switch lost := c.losses() - before; {
 		case !s.Failed():
 			return
 		case lost == 0:
@@ -56,6 +57,24 @@ func (c contract) step(what func(contract)) {
 	}
 	c.Errorf("Redis was lost in each of %d attempts", attempts)
 }
+
+// until waits until something is so, but not for long if Redis was lost: it may never be then.
+func (c contract) until(what string, so func() bool) {
+	c.Helper()
+	began := time.Now()
+	until(c, what, func() bool {
+		if so() {
+			return true
+		}
+		if c.losses() > c.lost && time.Since(began) > 10*time.Second {
+			c.Fatalf("not so, since Redis was lost: %s", what)
+		}
+		return false
+	})
+}
+
+// losses is how often the two have lost Redis.
+func (c contract) losses() int { return losses(c.one) + losses(c.other) }
 
 func linked(l anyLimiter) bool {
 	r, ok := l.(*limiter.Redis)

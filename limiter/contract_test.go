@@ -103,7 +103,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			open := form(t)
-			c := contract{t, t, open(), open(), 0}
+			c := contract{t, t, open(), open(), 0, 0}
 			for _, what := range []func(contract){
 				contract.testLimit, contract.testAllOrNone, contract.testRelease, contract.testOpen, contract.testHeadroom,
 				contract.testPause, contract.testOrder, contract.testLeaving, contract.testShrink, contract.testFair,
@@ -139,7 +139,7 @@ func (c contract) refused(l anyLimiter, budgets ...limiter.Budget) *limiter.Over
 // remain waits until both say that so many permits are left.
 func (c contract) remain(b limiter.Budget, want int) {
 	c.Helper()
-	until(c, "remaining permits", func() bool {
+	c.until("remaining permits", func() bool {
 		return c.one.Usage(b)[0].Remaining == want && c.other.Usage(b)[0].Remaining == want
 	})
 }
@@ -232,7 +232,7 @@ func (c contract) testPause() {
 	c.take(c.one, b).Sent()
 	paused := time.Now()
 	c.one.Pause(b.Key, window)
-	until(c, "paused there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	c.until("paused there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
 	c.refused(c.other, b)
 	c.refused(c.one, b)
 	p, err := c.other.Take(context.Background(), request(5*window, b))
@@ -260,7 +260,7 @@ func (c contract) testOrder() {
 				p.Sent()
 			}
 		}()
-		until(c, "waits, or did", func() bool {
+		c.until("waits, or did", func() bool {
 			before := len(served)
 			return before+c.one.Waiting(b.Key) > i
 		})
@@ -298,8 +298,8 @@ func (c contract) testShrink() {
 		c.take(c.one, b).Sent()
 	}
 	c.one.Exceeded(b, window)
-	until(c, "shrunk there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
-	until(c, "empty", func() bool {
+	c.until("shrunk there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	c.until("empty", func() bool {
 		u := c.other.Usage(b)[0]
 		return u.Reset == 0 && u.Remaining > 0
 	})

@@ -36,13 +36,13 @@ func (c contract) testStatement() {
 	both := func(what, want string) {
 		c.Helper()
 		for name, l := range map[string]anyLimiter{"one": c.one, "the other": c.other} {
-			until(c, name+": "+what, func() bool { return sum(l.Statement(b)) == want })
+			c.until(name+": "+what, func() bool { return sum(l.Statement(b)) == want })
 		}
 	}
 	both("five were used", "15 of 20 left, used by map[a:3 b:2], paused false, 0 wait")
 	c.other.Exceeded(b, 20*time.Second) // another program must have used the rest
 	both("it is paused", "0 of 5 left, used by map[a:3 b:2], paused true, 0 wait")
-	until(c, "they say the same", func() bool { // the moment of saying it is a part of that
+	c.until("they say the same", func() bool { // the moment of saying it is a part of that
 		one, other := c.one.Statement(b).PausedUntil, c.other.Statement(b).PausedUntil
 		return one.Sub(other).Abs() <= 100*time.Millisecond && time.Until(one) <= 20*time.Second && time.Until(one) > time.Second
 	})
@@ -64,7 +64,7 @@ func (c contract) testInUse() {
 	ours := func(key string) bool { return strings.HasPrefix(key, in) }
 	for most, want := range map[int]string{9: "busy middling quiet", 2: "busy middling", 0: ""} {
 		for _, l := range []anyLimiter{c.one, c.other} {
-			until(c, fmt.Sprint("the ", most, " busiest"), func() bool {
+			c.until(fmt.Sprint("the ", most, " busiest"), func() bool {
 				keys := l.InUse(most, ours)
 				for i, key := range keys {
 					keys[i] = strings.Split(key, "/")[4]
