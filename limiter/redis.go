@@ -308,7 +308,7 @@ func (s *Redis) again(p *Permit, r *Request, w *waiter, began time.Time, room []
 	for i, b := range p.budgets {
 		b.drop(p.owner)
 		if room != nil {
-			b.mirror.full = max(b.mirror.full, room[i])
+			b.mirror.refused(room[i], r.Budgets[i].Headroom, now)
 		}
 	}
 	s.changes++
