@@ -117,7 +117,7 @@ func (b *budget) lose(permits int) {
 // j was not admitted, since that takes an (N-open)-th latest stamp of age L or
 // none at all. (A stamp that the ring dropped is of age L or has N later ones.)
 func (b *budget) next(want *Budget, now, guard time.Duration) time.Duration {
-	at := b.closedUntil()
+	at := b.closedUntil(want)
 	for _, w := range want.Windows {
 		k := b.limit(want, w, now) - b.open
 		if k <= 0 {
@@ -135,7 +135,7 @@ func (b *budget) next(want *Budget, now, guard time.Duration) time.Duration {
 // window that makes it later than from (none if that is the pause). If it returns
 // from itself, there is room then.
 func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Duration, Window) {
-	at, tightest := max(from, b.closedUntil()), Window{}
+	at, tightest := max(from, b.closedUntil(want)), Window{}
 	ahead := b.expected.until(at) // of those expected
 	for _, w := range want.Windows {
 		if b.mirror != nil && b.limit(want, w, now) == 0 && b.share != nobody {
@@ -156,8 +156,8 @@ func (b *budget) foresee(want *Budget, from, now, guard time.Duration) (time.Dur
 }
 
 // closedUntil is before when there is no room, whatever the ring says.
-func (b *budget) closedUntil() time.Duration {
-	if b.mirror != nil {
+func (b *budget) closedUntil(want *Budget) time.Duration {
+	if b.mirror != nil && want.Headroom >= b.mirror.fullFor {
 		return max(b.paused, b.mirror.full)
 	}
 	return b.paused

@@ -84,12 +84,15 @@ func link(t testing.TB, client redis.UniversalClient) *limiter.Redis {
 	return s
 }
 
+// patience is for what comes within seconds, on a machine that is so busy that a call of Redis often takes longer than is waited for.
+const patience = 2 * time.Minute
+
 // until waits until something is so.
 func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not so within 30 s: %s", what)
+			t.Fatalf("not so within %v: %s", patience, what)
 		}
 	}
 }
@@ -100,29 +103,16 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			open := form(t)
-			c := contract{t, open(), open()}
-			c.testLimit()
-			c.testAllOrNone()
-			c.testRelease()
-			c.testOpen()
-			c.testHeadroom()
-			c.testPause()
-			c.testOrder()
-			c.testLeaving()
-			c.testShrink()
-			c.testFair()
-			c.testShare()
-			c.testUsedBy()
-			c.testStatement()
-			c.testInUse()
+			c := contract{t, t, open(), open(), 0, 0}
+			for _, what := range []func(contract){
+				contract.testLimit, contract.testAllOrNone, contract.testRelease, contract.testOpen, contract.testHeadroom,
+				contract.testPause, contract.testOrder, contract.testLeaving, contract.testShrink, contract.testFair,
+				contract.testShare, contract.testUsedBy, contract.testStatement, contract.testInUse,
+			} {
+				c.step(what)
+			}
 		})
 	}
-}
-
-// contract is two replicas that share a store; in memory they are the same one.
-type contract struct {
-	*testing.T
-	one, other anyLimiter
 }
 
 func (c contract) take(l anyLimiter, budgets ...limiter.Budget) *limiter.Permit {
@@ -138,6 +128,9 @@ func (c contract) refused(l anyLimiter, budgets ...limiter.Budget) *limiter.Over
 	c.Helper()
 	var over *limiter.OverBudgetError
 	if p, err := l.Take(context.Background(), request(0, budgets...)); !errors.As(err, &over) {
+		if p != nil {
+			c.whole.Errorf("a permit too many of %v", budgets)
+		}
 		c.Fatalf("Take: %v, %v; want OverBudgetError", p, err)
 	}
 	return over
@@ -146,13 +139,18 @@ func (c contract) refused(l anyLimiter, budgets ...limiter.Budget) *limiter.Over
 // remain waits until both say that so many permits are left.
 func (c contract) remain(b limiter.Budget, want int) {
 	c.Helper()
-	until(c, "remaining permits", func() bool {
+	c.until("remaining permits", func() bool {
 		return c.one.Usage(b)[0].Remaining == want && c.other.Usage(b)[0].Remaining == want
 	})
 }
 
+// window is what steps wait for that wait for a window: longer than some calls of Redis take on a busy machine, so that what is to be
+// seen within the window is.
+const window = 3 * time.Second
+
 func (c contract) testLimit() {
-	b := budget("api/limit", 4, time.Second)
+	b := c.budget("api/limit", 4, window)
+	first := time.Now()
 	for i := range 4 {
 		c.take([]anyLimiter{c.one, c.other}[i%2], b).Sent()
 	}
@@ -160,23 +158,23 @@ func (c contract) testLimit() {
 	c.remain(b, 0)
 	for range 3 {
 		over := c.refused(c.one, b)
-		if over.Key != b.Key || over.RetryAfter <= 0 || over.RetryAfter > time.Second+guard {
+		if over.Key != b.Key || over.RetryAfter <= 0 || over.RetryAfter > window+guard {
 			c.Errorf("%+v", over)
 		}
 		c.refused(c.other, b)
 	}
-	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	p, err := c.other.Take(context.Background(), request(5*window, b))
 	if err != nil {
 		c.Fatal(err)
 	}
 	p.Sent()
-	if waited := time.Since(last); waited < time.Second-50*time.Millisecond || waited > 3*time.Second {
-		c.Errorf("waited %v for a window of 1s", waited)
+	if got := time.Now(); got.Sub(first) < window || got.Sub(last) > window+2*time.Second {
+		c.Errorf("got one %v after the first and %v after the last of a window of %v", got.Sub(first), got.Sub(last), window)
 	}
 }
 
 func (c contract) testAllOrNone() {
-	small, large := budget("api/all", 2, time.Minute), budget("egress", 100, time.Minute)
+	small, large := c.budget("api/all", 2, time.Minute), c.budget("egress", 100, time.Minute)
 	c.take(c.one, small, large).Sent()
 	c.take(c.other, small, large).Sent()
 	for range 10 {
@@ -188,7 +186,7 @@ func (c contract) testAllOrNone() {
 }
 
 func (c contract) testRelease() {
-	b := budget("api/release", 2, time.Minute)
+	b := c.budget("api/release", 2, time.Minute)
 	p, q := c.take(c.one, b), c.take(c.other, b)
 	c.remain(b, 0)
 	c.refused(c.one, b)
@@ -203,14 +201,14 @@ func (c contract) testRelease() {
 
 // A permit whose request has not left counts as of now.
 func (c contract) testOpen() {
-	b := budget("api/open", 1, 500*time.Millisecond)
+	b := c.budget("api/open", 1, window)
 	p := c.take(c.one, b)
-	time.Sleep(time.Second)
+	time.Sleep(window + window/2)
 	c.refused(c.other, b)
 	p.Sent()
 	time.Sleep(300 * time.Millisecond)
 	c.refused(c.other, b)
-	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	p, err := c.other.Take(context.Background(), request(5*window, b))
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -218,7 +216,7 @@ func (c contract) testOpen() {
 }
 
 func (c contract) testHeadroom() {
-	b := budget("api/headroom", 3, time.Minute)
+	b := c.budget("api/headroom", 3, time.Minute)
 	modest := b
 	modest.Headroom = 1
 	c.take(c.one, modest).Sent()
@@ -230,39 +228,42 @@ func (c contract) testHeadroom() {
 }
 
 func (c contract) testPause() {
-	b := budget("api/pause", 10, time.Minute)
+	b := c.budget("api/pause", 10, time.Minute)
 	c.take(c.one, b).Sent()
-	c.one.Pause(b.Key, 700*time.Millisecond)
 	paused := time.Now()
-	until(c, "paused there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	c.one.Pause(b.Key, window)
+	c.until("paused there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
 	c.refused(c.other, b)
 	c.refused(c.one, b)
-	p, err := c.other.Take(context.Background(), request(5*time.Second, b))
+	p, err := c.other.Take(context.Background(), request(5*window, b))
 	if err != nil {
 		c.Fatal(err)
 	}
 	p.Sent()
-	if waited := time.Since(paused); waited < 650*time.Millisecond {
-		c.Errorf("waited %v for a pause of 700ms", waited)
+	if waited := time.Since(paused); waited < window-50*time.Millisecond {
+		c.Errorf("waited %v for a pause of %v", waited, window)
 	}
 }
 
 // Who waits is served in order of arrival.
 func (c contract) testOrder() {
-	b := budget("api/order", 1, 250*time.Millisecond)
+	b := c.budget("api/order", 1, 250*time.Millisecond)
 	c.take(c.one, b).Sent()
 	served := make(chan int, 4)
 	for i := range 4 {
 		go func() {
-			p, err := c.one.Take(context.Background(), request(10*time.Second, b))
+			p, err := c.one.Take(context.Background(), request(10*window, b))
+			served <- i // before another one can be
 			if err != nil {
 				c.Error(err)
 			} else {
 				p.Sent()
 			}
-			served <- i
 		}()
-		until(c, "waits", func() bool { return c.one.Waiting(b.Key) > i || len(served) > 0 })
+		c.until("waits, or did", func() bool {
+			before := len(served)
+			return before+c.one.Waiting(b.Key) > i
+		})
 	}
 	for want := range 4 {
 		if got := <-served; got != want {
@@ -273,17 +274,18 @@ func (c contract) testOrder() {
 
 // Who leaves takes nothing with him.
 func (c contract) testLeaving() {
-	b := budget("api/leaving", 1, 400*time.Millisecond)
+	b := c.budget("api/leaving", 1, window)
 	c.take(c.one, b).Sent()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	left := errors.New("left")
 	go func() {
-		for c.one.Waiting(b.Key) == 0 {
+		for c.one.Waiting(b.Key) == 0 && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 		cancel(left)
 	}()
-	if _, err := c.one.Take(ctx, request(10*time.Second, b)); !errors.Is(err, left) {
+	defer cancel(nil)
+	if _, err := c.one.Take(ctx, request(10*window, b)); !errors.Is(err, left) {
 		c.Errorf("Take: %v, want %v", err, left)
 	}
 	c.remain(b, 1)
@@ -291,15 +293,15 @@ func (c contract) testLeaving() {
 
 // A 429 although we had used half shrinks the budget to that half, on all replicas, and it comes back by and by.
 func (c contract) testShrink() {
-	b := budget("api/shrink", 20, 800*time.Millisecond)
+	b := c.budget("api/shrink", 20, 3*window) // in which ten are taken, and those that left late are counted as of then
 	for range 10 {
 		c.take(c.one, b).Sent()
 	}
-	c.one.Exceeded(b, 700*time.Millisecond)
-	until(c, "shrunk there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
-	until(c, "empty", func() bool {
-		u := c.other.Usage(b)[0]
-		return u.Reset == 0 && u.Remaining > 0
+	c.one.Exceeded(b, window)
+	c.until("shrunk there, too", func() bool { return !c.other.PausedUntil(b.Key).IsZero() })
+	c.until("empty", func() bool {
+		one, other := c.one.Usage(b)[0], c.other.Usage(b)[0]
+		return one.Reset == 0 && other.Reset == 0 && other.Remaining > 0
 	})
 	took := 0
 	for range 20 {

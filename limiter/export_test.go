@@ -76,3 +76,17 @@ func (s *Redis) HearTaken(client string, weight int, b Budget, ago time.Duration
 	message = binary.BigEndian.AppendUint16(message, uint16(len(key)))
 	s.hear(string(append(message, key...)))
 }
+
+// Counted reports whether the permit was counted in Redis.
+func (p *Permit) Counted() bool {
+	p.limiter.mu.Lock()
+	defer p.limiter.mu.Unlock()
+	return p.counted != nil
+}
+
+// Losses is how often s lost Redis.
+func (s *Redis) Losses() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cuts
+}

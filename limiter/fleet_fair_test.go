@@ -26,7 +26,8 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 		median, p95 time.Duration // the polite one's waits are below
 	}{
 		// A tenth of FreeAgent's minute, with the guard that belongs to it. Two are active: nobody is to wait for more than two slots. One more is for
-		// the machine, on which three processes, Redis, and the flood share two processors with other tests.
+		// the machine, on which three processes, Redis, and the flood share two processors with other tests. When it is not prompt it does
+		// not count.
 		"everywhere": {[]int{0, 1, 2}, 60, 100 * time.Millisecond, 2 * slot, 3 * slot},
 		"elsewhere":  {[]int{1, 2}, 60, 100 * time.Millisecond, 2 * slot, 3 * slot},
 		// Here nothing is left over for who has not had its half (one in fifty is none), and what it asks for is a bit more than its part.
@@ -37,7 +38,7 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var lost atomic.Int64
-			fleet := newThree(t, test.guard, &lost)
+			fleet, late := newThree(t, test.guard, &lost)
 			b := budget("api/acme", test.requests, time.Duration(test.requests)*slot)
 			span := max(4*b.Windows[0].Per, 15*time.Second)
 			ctx, cancel := context.WithTimeout(t.Context(), span)
@@ -53,19 +54,26 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 					}
 				})
 			}
-			_ = askPolitely(ctx, span/3, fleet[0], named("polite", 1, b), 2*slot) // the burst with which the flood begins
-			waits := askPolitely(ctx, span, fleet[0], named("polite", 1, b), 2*slot)
+			_ = askPolitely(ctx, span/3, fleet[0], named("polite", 1, b), 2*slot, late) // the burst with which the flood begins
+			began := time.Now()
+			waits := askPolitely(ctx, span, fleet[0], named("polite", 1, b), 2*slot, late)
+			ended := time.Now()
 			running.Wait()
-			if asked := int(span * 2 / 3 / (2 * slot)); len(waits) < asked*7/8 && lost.Load() == 0 { // else the machine was too busy to reach Redis in time
+			busy := late.lost(began, ended)
+			if asked := int((ended.Sub(began) - busy) / (2 * slot)); len(waits) < asked*7/8 && lost.Load() == 0 { // else the machine was too busy to reach Redis in time
 				t.Fatalf("the polite one was served only %d times, want %d", len(waits), asked)
 			}
-			slices.Sort(waits)
+			if slices.Sort(waits); len(waits) == 0 {
+				t.Fatal("the polite one was never served")
+			}
 			median, p95 := waits[len(waits)/2], waits[len(waits)*95/100]
-			t.Logf("the polite one waits %v in the median, %v in 19 of 20 cases, %v at most", median, p95, waits[len(waits)-1])
-			if median >= test.median {
+			t.Logf("the polite one waits %v in the median, %v in 19 of 20 cases, %v at most; busy for %v of %v",
+				median, p95, waits[len(waits)-1], busy, ended.Sub(began))
+			if median >= test.median && lost.Load() == 0 {
 				t.Errorf("the polite one waits %v in the median, want less than %v: %v", median, test.median, waits)
 			}
-			if p95 >= test.p95 && lost.Load() == 0 {
+			// Who has had less has a head start of a part of a slot. On a machine that is late by as much most of the time others are first.
+			if p95 >= test.p95 && lost.Load() == 0 && busy < ended.Sub(began)/5 {
 				t.Errorf("the polite one waits %v, want less than %v: %v", p95, test.p95, waits)
 			}
 		})
@@ -73,7 +81,7 @@ func TestFloodAndPoliteOnThree(t *testing.T) {
 }
 
 // newThree returns three processes that share a Redis, and know it. It counts when one loses that.
-func newThree(t *testing.T, guard time.Duration, lost *atomic.Int64) []*limiter.Redis {
+func newThree(t *testing.T, guard time.Duration, lost *atomic.Int64) ([]*limiter.Redis, *late) {
 	server := redistest.Start(t)
 	var fleet []*limiter.Redis
 	for range 3 {
@@ -93,12 +101,12 @@ func newThree(t *testing.T, guard time.Duration, lost *atomic.Int64) []*limiter.
 	for _, s := range fleet {
 		until(t, "three count in Redis", func() bool { return s.State() == "linked" && s.Replicas() == 3 })
 	}
-	return fleet
+	return fleet, newLate(t, server)
 }
 
 // askPolitely asks for so long, or until the context ends, once in each interval, unless the last request still waits. It returns how
-// long each waited.
-func askPolitely(ctx context.Context, span time.Duration, s *limiter.Redis, r limiter.Request, interval time.Duration) (waits []time.Duration) {
+// long each waited, without what the machine was late.
+func askPolitely(ctx context.Context, span time.Duration, s *limiter.Redis, r limiter.Request, interval time.Duration, late *late) (waits []time.Duration) {
 	tick, end := time.NewTicker(interval), time.Now().Add(span)
 	defer tick.Stop()
 	for ctx.Err() == nil && time.Now().Before(end) {
@@ -107,7 +115,8 @@ func askPolitely(ctx context.Context, span time.Duration, s *limiter.Redis, r li
 		p, err := s.Take(ctx, r)
 		if err == nil {
 			p.Sent()
-			waits = append(waits, time.Since(asked))
+			served := time.Now()
+			waits = append(waits, served.Sub(asked)-late.lost(asked, served))
 		}
 	}
 	return waits

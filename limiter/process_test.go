@@ -65,10 +65,10 @@ func TestSIGKILL(t *testing.T) {
 				break
 			}
 		}
+		killed := time.Now().UnixNano() // or later
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		killed := time.Now().UnixNano()
 		io.Copy(io.Discard, out)
 		cmd.Wait()
 		for _, at := range sent {

@@ -44,10 +44,10 @@ type RedisConfig struct {
 //   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.9 s. For what
 //     they may have used meanwhile it takes all that was free, except, of what nobody had wanted for a second, one in so many.
 //
-// So the sum stays within the budget in whatever order things happen, with three exceptions: what was free for long is used up by the
-// others in just those 1.9 s, which may be too much by one in so many of one in so many of it; the connections of one replica alone
-// are closed, by something in between, and it cannot open others; half or more of the replicas are cut off, as nobody leaves more
-// than three quarters.
+// So the sum stays within the budget in whatever order things happen, with three exceptions: what all could have for long and nobody
+// had is used up by the others in just those 1.9 s, which may be too much by one in so many of one in so many of it; the connections of
+// one replica alone are closed, by something in between, and it cannot open others; half or more of the replicas are cut off, as nobody
+// leaves more than three quarters.
 type Redis struct {
 	*Local
 	client   redis.UniversalClient
@@ -72,6 +72,7 @@ type Redis struct {
 	said        int           // one in how many of each budget the others were told to leave to us
 	held        []int         // one in how many is to be left to each that may be alive
 	checked     time.Duration // when we last looked who is alive
+	changed     time.Duration // when we came back to Redis, or it was last seen that another one came or went
 	beaten      time.Duration // when we last told that we are
 	muted       bool          // the others have not had time yet to leave us our share
 	doubt       time.Duration // when it was last known what the others did, if they may have done more; 0: they have not
@@ -307,7 +308,7 @@ func (s *Redis) again(p *Permit, r *Request, w *waiter, began time.Time, room []
 	for i, b := range p.budgets {
 		b.drop(p.owner)
 		if room != nil {
-			b.mirror.full = max(b.mirror.full, room[i])
+			b.mirror.refused(room[i], r.Budgets[i].Headroom, now)
 		}
 	}
 	s.changes++

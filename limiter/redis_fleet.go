@@ -122,14 +122,15 @@ func (s *Redis) part() int {
 
 // sawReplicas notes who is alive, and what is to be left to those who may be. s.mu is held.
 func (s *Redis) sawReplicas(others fleet, counted bool) {
-	if counted {
-		s.seen = others.size()
-	}
 	s.checked = s.now()
+	if counted && s.seen != others.size() {
+		s.seen, s.changed = others.size(), s.checked
+	}
 	slices.Sort(others.held)
 	if slices.Equal(others.held, s.held) {
 		return
 	}
+	s.changed = s.checked
 	s.held = others.held
 	for _, b := range s.all {
 		b.held = s.held
@@ -149,6 +150,9 @@ const (
 	noticed = beatPatience + silent + checkedFor + patience + 100*time.Millisecond
 	// idleFor is how long what is left of a budget must have been left to pass for what nobody wants.
 	idleFor = time.Second
+	// steadyFor is for how long nobody must have come or gone before that counts: who comes back has no more than its share for
+	// so long as missing says, which it and we see a beat later.
+	steadyFor = missing + beatPatience + silent + idleFor
 )
 
 // silence is what is told of replicas that may count alone.
@@ -304,7 +308,8 @@ func (s *Redis) met(b *budget, windows []Window, now time.Duration) {
 }
 
 // assume takes for used what the others may have used between the last that we know and the time from which they leave us our
-// share: what was free for some time, and so wanted by nobody, but for one in so many of it; of the rest, all.
+// share: what was free for some time, and so wanted by nobody, but for one in so many of it; of the rest, all. As long as
+// one may keep to its share, since it has just come back, what is free may be wanted.
 func (s *Redis) assume(b *budget, now time.Duration) {
 	if b.share <= 1 || b.share == nobody {
 		return
@@ -319,6 +324,9 @@ func (s *Redis) assume(b *budget, now time.Duration) {
 		}
 		taken = min(taken, free)
 		idle = min(idle, max(0, limit-b.known.since(now-length-unknown-idleFor)))
+	}
+	if s.doubt-s.changed < steadyFor {
+		idle = 0
 	}
 	used := max(0, taken-idle/b.share)
 	at := now

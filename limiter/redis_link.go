@@ -134,6 +134,7 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 		s.beaten = s.now()
 	case to == linked:
 		s.seen, s.fresh = others.size(), false
+		s.changed = s.now()
 		s.held = others.held
 		s.suspectRings() // what the others gave Redis after us
 	}

@@ -7,10 +7,11 @@ import (
 
 // mirror is what a process knows of a budget that Redis counts.
 type mirror struct {
-	at    string        // the ring's key in Redis
-	share int           // one in how many of the budget is ours: 1 while Redis decides, more while it is away
-	known ring          // all that is known, while share is more than 1; the budget's ring then has our share of it
-	full  time.Duration // no room before then, Redis said
+	at      string        // the ring's key in Redis
+	share   int           // one in how many of the budget is ours: 1 while Redis decides, more while it is away
+	known   ring          // all that is known, while share is more than 1; the budget's ring then has our share of it
+	full    time.Duration // no room before then, Redis said,
+	fullFor int           // for who leaves so much headroom, or more
 
 	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
 
@@ -101,6 +102,17 @@ func (s *Redis) unique(b *budget, now time.Duration) time.Duration {
 	own := 2*(max(0, s.slot)%slots) + 1
 	b.made = stamp + (own-stamp%every+every)%every
 	return s.local(b.made)
+}
+
+// refused notes until when Redis has no room for who leaves so much headroom: for who leaves less it may have some.
+func (m *mirror) refused(until time.Duration, headroom int, now time.Duration) {
+	switch {
+	case until <= now: // it has some
+	case m.full <= now || headroom < m.fullFor:
+		m.full, m.fullFor = until, headroom
+	case headroom == m.fullFor:
+		m.full = max(m.full, until)
+	}
 }
 
 // remove takes a stamp out of the mirror. One that stands for others of its share stays.

@@ -143,7 +143,7 @@ func (q *queue) yield(n *line, after time.Duration) time.Duration {
 
 // opened is since when there has been room for the i-th permit from now, or when there will be; long ago if that does not matter.
 func (b *budget) opened(want *Budget, w Window, i int, now, guard time.Duration) time.Duration {
-	at := b.closedUntil()
+	at := b.closedUntil(want)
 	if k := b.hoped(want, w, now) - b.open - i + 1; k > 0 && k <= b.ring.count {
 		at = max(at, b.ring.last(k)+w.Per+guard)
 	}

@@ -34,6 +34,7 @@ type saturation struct {
 	*world
 	client *http.Client
 	proxy  *process
+	pulse  *pulse
 	leaves bool // it shuts down in the middle
 
 	mu     sync.Mutex
@@ -85,6 +86,7 @@ func newSaturation(t *testing.T, enforcement string) *saturation {
 	w.authorise(w.sim.Authorize("owner"))
 	s := &saturation{world: w, client: w.client(true), failed: map[string]int{}}
 	s.proxy, _ = s.serve()
+	s.pulse = newPulse(t.Context(), t, s.client, "http://localhost")
 	return s
 }
 
@@ -161,10 +163,14 @@ func (s *saturation) restart() {
 	s.proxy, _ = s.serve()
 }
 
-// killIdle kills the proxy when its last request was sent more than a second ago.
+// killIdle kills the proxy when its last request was sent more than a second ago, and the next may not be for another.
 func (s *saturation) killIdle() {
 	s.awaitArrivals(2 * longRequests)
-	time.Sleep(1500 * time.Millisecond)
+	eventually(s.t, "nothing is sent", func() bool {
+		arrivals := s.arrivals()
+		last, next := arrivals[len(arrivals)-1].Time, arrivals[len(arrivals)-longRequests].Time.Add(cycle)
+		return time.Since(last) > 1500*time.Millisecond && time.Until(next) > time.Second
+	})
 	s.proxy.kill()
 	s.proxy, _ = s.serve()
 }
@@ -184,12 +190,8 @@ func (s *saturation) checkAll() {
 	if n := s.sim.Stats().RateLimited; n != 0 {
 		s.t.Errorf("FreeAgent answered 429 %d times", n)
 	}
-	arrivals := s.arrivals()
-	took := arrivals[cycles*longRequests].Time.Sub(arrivals[0].Time)
-	utilisation := float64(cycles*cycle) / float64(took)
-	s.t.Logf("%d requests took %s, the least possible is %s: utilisation %.4f", cycles*longRequests, took, cycles*cycle, utilisation)
-	if utilisation < leastUtilisation {
-		s.t.Errorf("utilisation %.4f, want at least %.2f", utilisation, leastUtilisation)
+	if used := utilisation(s.t, s.arrivals(), longRequests, cycles, cycle, s.pulse); used < leastUtilisation {
+		s.t.Errorf("utilisation %.4f, want at least %.2f", used, leastUtilisation)
 	}
 }
 

@@ -30,8 +30,9 @@ type call struct {
 	r     *http.Request
 	cfg   *Config // as it was when the request arrived
 	start time.Time
-	path  string // slashes folded
-	from  string // the client's address without its port
+	came  time.Time // when the machine had it: earlier, if it was too busy for us to begin then
+	path  string    // slashes folded
+	from  string    // the client's address without its port
 	entry *Request
 	base  string // begins absolute URLs
 
@@ -57,10 +58,12 @@ func (s *Simulator) begin(w http.ResponseWriter, r *http.Request, path string) *
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		c.from = host
 	}
+	c.came = c.start
 	if w := c.wire(); w != nil {
 		c.stream = w.requests.Add(1)
+		c.came = c.start.Add(-sinceReceived(w.Conn))
 	}
-	c.entry = s.log.begin(r, c.from, c.start)
+	c.entry = s.log.begin(r, c.from, c.came)
 	c.base = c.cfg.PublicURL
 	if c.base == "" {
 		c.base = requestBase(r)
@@ -90,7 +93,7 @@ func (c *call) isAPI() bool {
 // count enters the request in the counts, and returns the limit that it is over, if any.
 func (s *Simulator) count(c *call) *limited {
 	if !c.isAPI() {
-		return s.meter.arrive(arrival{source: c.from})
+		return s.meter.arrive(arrival{came: c.came, source: c.from})
 	}
 	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	switch {
@@ -101,7 +104,7 @@ func (s *Simulator) count(c *call) *limited {
 	default:
 		c.token, c.standing = s.grants.look(strings.TrimSpace(token))
 	}
-	a := arrival{source: c.from, shown: string(c.standing), test: truthy(c.r.Header.Get("X-RateLimit-Test"))}
+	a := arrival{came: c.came, source: c.from, shown: string(c.standing), test: truthy(c.r.Header.Get("X-RateLimit-Test"))}
 	if c.isPractice() {
 		c.subdomain = c.r.Header.Get("X-Subdomain")
 	}

@@ -16,6 +16,7 @@ type meter struct {
 	mu        sync.Mutex
 	rules     rules
 	since     time.Time
+	latest    int64 // arrival
 	total     int64
 	refused   int64 // with 429
 	users     map[userKey]*counter
@@ -98,11 +99,15 @@ func (m *meter) clear() {
 	m.auth = map[string]int64{}
 }
 
-// now is the time of an arrival. It is read under mu, so that stamps rise.
-func (m *meter) now() int64 { return m.epoch.Add(time.Since(m.epoch)).UnixNano() }
+// stamp is the time of an arrival. Stamps rise: one of which we hear late counts as of the one before.
+func (m *meter) stamp(came time.Time) int64 {
+	m.latest = max(m.latest, m.epoch.Add(came.Sub(m.epoch)).UnixNano())
+	return m.latest
+}
 
 // arrival is what the meter must know of a request.
 type arrival struct {
+	came   time.Time
 	source string
 	user   *userKey // nil: nobody's
 	shown  string   // as its authorization; "" when it needs none
@@ -114,7 +119,7 @@ type arrival struct {
 func (m *meter) arrive(a arrival) *limited {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := m.now()
+	at := m.stamp(a.came)
 	m.total++
 	if a.shown != "" {
 		m.auth[a.shown]++
@@ -135,10 +140,10 @@ func (m *meter) arrive(a arrival) *limited {
 }
 
 // refresh counts a refresh by user and returns the limit that it is over, if any.
-func (m *meter) refresh(user string, key userKey) *limited {
+func (m *meter) refresh(came time.Time, user string, key userKey) *limited {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := m.now()
+	at := m.stamp(came)
 	counters := []*counter{counterOf(m.refreshes, user, m.rules.refresh)}
 	limit := m.over(counters[0], m.rules.refresh, at)
 	if m.rules.refreshCounts {

@@ -10,8 +10,8 @@ import (
 // Request is one request below /v2 as it arrived; GET /_sim/requests. The
 // secrets in it are a simulator's, so nothing is left out.
 type Request struct {
-	Seq    int64     `json:"seq"` // 1, 2, 3 … in the order of arrival
-	Time   time.Time `json:"time"`
+	Seq    int64     `json:"seq"`  // 1, 2, 3 … in the order of arrival
+	Time   time.Time `json:"time"` // never before that of the one before
 	Source string    `json:"source"`
 	Proto  string    `json:"proto"`
 	Method string    `json:"method"`
@@ -35,6 +35,7 @@ type Request struct {
 type requestLog struct {
 	mu   sync.Mutex
 	seq  int64
+	last time.Time  // the latest entry's
 	ring []*Request // by seq modulo its length
 }
 
@@ -55,6 +56,10 @@ func (l *requestLog) begin(r *http.Request, source string, at time.Time) *Reques
 	defer l.mu.Unlock()
 	l.seq++
 	e.Seq = l.seq
+	if at.Before(l.last) {
+		e.Time = l.last
+	}
+	l.last = e.Time
 	l.ring[e.Seq%int64(len(l.ring))] = e
 	return e
 }

@@ -30,7 +30,7 @@ func (s *Simulator) countRefresh(c *call) *limited {
 	if user == "" {
 		return nil
 	}
-	return s.meter.refresh(user, c.key(user, client))
+	return s.meter.refresh(c.came, user, c.key(user, client))
 }
 
 // token is POST /v2/token_endpoint.
