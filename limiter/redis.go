@@ -177,6 +177,14 @@ func (s *Redis) State() string {
 	return s.state.String()
 }
 
+// Begun reports whether permits are given at all. They are not until this process has once seen in Redis what the others have used,
+// which takes some seconds: if Redis itself has just come back, others put back what they know first.
+func (s *Redis) Begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state != unseen && (!s.fresh || s.replicas == 1)
+}
+
 // Fleet is how many processes were last seen alive in Redis, this one included, and how many beside them are silent but
 // may count alone. Both are 0 as long as Redis was never seen.
 func (s *Redis) Fleet() (alive, silent int) {

@@ -65,6 +65,9 @@ func (s *sending) rewrite(pr *httputil.ProxyRequest) {
 		pr.Out.Header["X-Subdomain"] = []string{s.subdomain}
 	}
 	s.x.urls.ask(pr.Out.Header)
+	if s.x.keyed != nil { // who gets the answer again may not read gzip
+		delete(pr.Out.Header, "Accept-Encoding")
+	}
 	if s.body.replaced > 0 {
 		forget(pr.Out.Header)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/internal/turns"
 	"freeagent-proxy/proxy"
 )
@@ -116,4 +117,25 @@ func TestKeyedInsistsOnItsTurn(t *testing.T) {
 	u.nothing()
 	r.do("POST", "/v2/invoices", newInvoice).passed(t, 201, fine)
 	u.only()
+}
+
+// An answer that is kept can be read by whoever gets it again, whatever the first one asked for.
+func TestReplayInAnyEncoding(t *testing.T) {
+	t.Parallel()
+	for name, urls := range map[string]bool{"rewrite": true, "passthrough": false} {
+		r, sim := withSimulator(t, simulator.Config{}, clients(proxy.Client{Name: "billing", Keys: digestsOf(clientKey), Passthrough: !urls}))
+		ask := func(encoding string) *answer {
+			return r.do("POST", "/v2/_sim_echo", "{}", key, "X-Api-Key: "+clientKey, "Accept-Encoding: "+encoding)
+		}
+		first, again := ask("gzip"), ask("identity")
+		equal(t, name+": again", again.header.Get("Idempotency-Replayed"), "true")
+		for _, a := range []*answer{first, again} {
+			equal(t, name+": status", a.status, 200)
+			equal(t, name+": Content-Encoding", a.header.Get("Content-Encoding"), "")
+			if !strings.HasPrefix(a.body, "{") {
+				t.Errorf("%s: %.40q", name, a.body)
+			}
+		}
+		equal(t, name+": requests", len(sim.Requests(0)), 1)
+	}
 }

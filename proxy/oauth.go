@@ -101,12 +101,12 @@ func (t tokenRequest) knownGrant() bool {
 // body or in the query; a body that is a form, JSON, multipart, or a form that says it is JSON.
 func (p *Proxy) readTokenRequest(x *exchange, r *http.Request, t target) (tokenRequest, error) {
 	if r.ContentLength > maxTokenRequest {
-		return tokenRequest{}, errBodyTooLarge
+		return tokenRequest{}, errTokenTooLarge
 	}
 	r.Body = http.MaxBytesReader(x, r.Body, maxTokenRequest)
 	body, err := p.readBody(x, r)
 	if errors.As(err, new(*http.MaxBytesError)) {
-		err = errBodyTooLarge
+		err = errTokenTooLarge
 	}
 	if err != nil {
 		return tokenRequest{}, err

@@ -156,9 +156,9 @@ func TestTokenEndpointRefuses(t *testing.T) {
 	r.do("POST", "/v2/token_endpoint", "", form, good).refused(t, 400, "grant_type must be")
 	r.do("POST", "/v2/token_endpoint", "{", jsonBody, good).refused(t, 400, "neither a form nor JSON")
 	r.do("POST", "/v2/token_endpoint", "--x", "Content-Type: multipart/form-data; boundary=xx", good).refused(t, 400, "neither a form nor JSON")
-	r.do("POST", "/v2/token_endpoint", strings.Repeat("a", 65<<10), form, good).refused(t, 413, "larger")
+	r.do("POST", "/v2/token_endpoint", strings.Repeat("a", 65<<10), form, good).refused(t, 413, "larger than 64 KiB")
 	chunked := "10400\r\n" + strings.Repeat("a", 0x10400) + "\r\n0\r\n\r\n"
-	r.ask(text("POST /v2/token_endpoint HTTP/1.1", "Host: "+r.addr, "Transfer-Encoding: chunked", form, good)+chunked).refused(t, 413, "larger")
+	r.ask(text("POST /v2/token_endpoint HTTP/1.1", "Host: "+r.addr, "Transfer-Encoding: chunked", form, good)+chunked).refused(t, 413, "larger than 64 KiB")
 	r.do("POST", "/v2/token_endpoint", "grant_type=refresh_token", form, good, "Origin: http://evil.example").refused(t, 403, "web page")
 	u.nothing()
 }

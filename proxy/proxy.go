@@ -147,11 +147,21 @@ type entrance struct {
 func (e entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.proxy.answer(w, r, e.client) }
 
 func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, entrance string) {
+	body := r.Body
+	if p.respond(w, r, entrance) {
+		p.hearOut(w, r, body)
+	}
+}
+
+// respond answers a request. unread: it refused it, and has not read its body to the end.
+func (p *Proxy) respond(w http.ResponseWriter, r *http.Request, entrance string) (unread bool) {
 	x := p.begin(w, r)
 	defer p.finish(x, r)
 	if err := p.serve(x, r, x.settings.clients.at(entrance)); err != nil {
 		p.refuse(x, r, err)
+		unread = x.unread
 	}
+	return unread
 }
 
 // serve is the life of a request, from top to bottom.

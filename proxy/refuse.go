@@ -36,6 +36,7 @@ var (
 	errUnknownClient   = errors.New("unknown client")
 	errSubdomain       = errors.New("malformed subdomain")
 	errBodyTooLarge    = errors.New("body too large")
+	errTokenTooLarge   = errors.New("token request too large")
 	errBodyBroken      = errors.New("read body")
 	errBodyStorage     = errors.New("store body")
 	errBodyStalled     = errors.New("body stalled")
@@ -81,10 +82,6 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// linger is how long the rest of a refused body may take, before its connection is closed. Closed at once, the
-// client might never read why.
-const linger = 5 * time.Second
-
 // refusal is what a client is told.
 type refusal struct {
 	status  int
@@ -115,7 +112,7 @@ func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
 	x.tally.Doubtful = errors.As(err, &failed) && failed.sent && failed.write
 	f.rateLimit = x.rateLimit
 	if x.unread {
-		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets.
+		// Else the server reads the body before it lets the answer go, which a client that stopped sending never gets. See hearOut.
 		f.hangUp = true
 		_ = x.control.SetReadDeadline(time.Now().Add(linger))
 	}
@@ -179,6 +176,9 @@ func explainBody(err error) (refusal, bool) {
 	case errors.Is(err, errBodyTooLarge):
 		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
 			details: fmt.Sprintf("the body is larger than %d MiB; send less at a time", maxBody>>20)}, true
+	case errors.Is(err, errTokenTooLarge):
+		return refusal{status: http.StatusRequestEntityTooLarge, kind: "http_request_error", hangUp: true,
+			details: fmt.Sprintf("this token request is larger than %d KiB; an id, a secret and a grant need less", maxTokenRequest>>10)}, true
 	case errors.Is(err, errBodyStalled):
 		return refusal{status: http.StatusRequestTimeout, kind: "http_request_error", hangUp: true,
 			details: "the body stopped coming; nothing was sent to FreeAgent"}, true

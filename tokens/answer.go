@@ -120,7 +120,7 @@ func (c *conversation) explain(err error) error {
 	case c.status == http.StatusTooManyRequests:
 		trouble.RetryAfter, trouble.Uncertain = c.after, false
 	case c.status < 300:
-		trouble.Err = errors.New("no usable access token in the answer")
+		trouble.Err, trouble.rotated = errors.New("no usable access token in the answer"), c.said.refreshToken
 	case c.status < 400:
 		trouble.Uncertain, trouble.Err = false, errors.New("a redirect, which is not followed; check the base URL")
 	case c.status < 500:
@@ -169,7 +169,8 @@ const defaultLifetime = time.Hour
 // parseAnswer finds the tokens in JSON, whatever its content type said, or in a form. A
 // malformed lifetime, a member too many or a body cut short cost no token that is there.
 func parseAnswer(body []byte, status int) answer {
-	fields := answerFields(bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff"))))
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	fields := answerFields(body)
 	if status < 200 || status > 299 {
 		return answer{errorCode: knownCode(fields["error"])}
 	}
@@ -179,7 +180,11 @@ func parseAnswer(body []byte, status int) answer {
 		lifetime:        lifetime(fields["expires_in"]),
 		refreshLifetime: lifetime(fields["refresh_token_expires_in"]),
 	}
-	if !sendable(a.accessToken) {
+	switch {
+	case sendable(a.accessToken):
+	case bytes.HasPrefix(body, []byte("{")):
+		return answer{refreshToken: a.refreshToken} // the one that was spent may be worth nothing now
+	default:
 		return answer{}
 	}
 	if a.lifetime == 0 {

@@ -163,6 +163,8 @@ type TroubleError struct {
 	RetryAfter time.Duration // what a 429 asked for; 0: nothing
 	Uncertain  bool          // the request may have been acted upon: its refresh token may be spent
 	Err        error
+
+	rotated string // the refresh token of an answer without an access token; "": none came
 }
 
 func (e *TroubleError) Error() string {

@@ -162,10 +162,13 @@ func (f *flight) spend(c choice, lease Lease) error {
 		app: app, account: f.a.name, refreshToken: c.refreshToken, version: c.version, lease: lease,
 		wanted: func() bool { return f.a.at(c.epoch) },
 	})
-	refusal := new(RefusedError)
+	refusal, trouble := new(RefusedError), new(TroubleError)
 	switch {
 	case err == nil:
 		return f.keep(c, got)
+	case !c.seed && errors.As(err, &trouble) && trouble.rotated != "" && trouble.rotated != c.refreshToken:
+		f.keepRotated(c, trouble.rotated)
+		return err
 	case errors.As(err, &refusal):
 		return f.refused(c, refusal)
 	case errors.Is(err, ErrConflict):
@@ -246,6 +249,30 @@ func (f *flight) keep(c choice, got Grant) error {
 		return &TroubleError{Err: errors.New("the access token had expired when it came")}
 	}
 	return nil
+}
+
+// keepRotated stores a new refresh token that came without an access token: the one that was spent may be worth nothing
+// now. The grant's access token stays.
+func (f *flight) keepRotated(c choice, refreshToken string) {
+	a, now := f.a, time.Now()
+	a.mu.Lock()
+	if a.epoch != c.epoch {
+		a.mu.Unlock()
+		f.m.cfg.Observe(Event{Account: a.name, Kind: EventSuperseded})
+		return
+	}
+	next := a.grant.refreshed(Grant{
+		AccessToken: a.grant.AccessToken, ObtainedAt: a.grant.ObtainedAt, ExpiresAt: a.grant.ExpiresAt,
+		RefreshToken: refreshToken, RefreshObtained: now,
+	}, c.refreshToken)
+	next.Version = a.nextVersion()
+	failures := a.failures
+	a.hold(next)
+	a.failures = failures // it has failed all the same
+	f.epoch = a.epoch
+	a.owed = max(a.owed, refreshed)
+	a.mu.Unlock()
+	_ = f.m.save(a) // if it fails it is observed, and tried again
 }
 
 // handOut puts a held grant's token into service, unless the grant was replaced meanwhile.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"freeagent-proxy/internal/admin"
+	"freeagent-proxy/limiter"
 	"freeagent-proxy/tokens"
 )
 
@@ -90,11 +91,19 @@ func (s *server) notReady() string {
 	}
 	for _, name := range names {
 		if _, ok := s.tokens.TokenNow(name); ok && s.tokens.Status(name).Usable {
-			return ""
+			return s.notCounting()
 		}
 	}
 	s.warmSome(names)
 	return fmt.Sprintf("account %s: %s", names[0], cmp.Or(s.tokens.Status(names[0]).Reason, "getting an access token"))
+}
+
+// notCounting says why no request is sent although there are tokens, or nothing.
+func (s *server) notCounting() string {
+	if shared, ok := s.limiter.(*limiter.Redis); ok && !shared.Begun() {
+		return "what was used of the limits is not known before Redis has been seen for some seconds; requests wait for that"
+	}
+	return ""
 }
 
 // maxWarm is how many accounts a token is got for at a time, where none is the default: any one makes the proxy ready, and there may be

@@ -343,7 +343,7 @@ func TestTokenEndsWithoutRedis(t *testing.T) {
 	}
 }
 
-// Started while Redis is away a proxy lives, is not ready, and becomes so by itself.
+// Started while Redis is away a proxy lives, is not ready, and becomes so by itself: from then on a request need not wait.
 func TestStartsWithoutRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Persistent())
@@ -356,7 +356,12 @@ func TestStartsWithoutRedis(t *testing.T) {
 	}
 	admin := "http://" + addresses[len(addresses)-1]
 	status := func(url string) int {
-		resp, err := f.client.Get(url)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Prefer", "wait=0")
+		resp, err := f.client.Do(r)
 		if err != nil {
 			return 0
 		}
