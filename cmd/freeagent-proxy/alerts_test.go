@@ -46,18 +46,16 @@ func redisGoes(t *testing.T, w *watcher) {
 	server := redistest.Start(t, redistest.Persistent())
 	site := newShared(t, simNoLimits, "redis://"+server.Addr(), noLimits)
 	site.authorise(site.sim.Authorize("owner"))
+	newTokens := site.bar("/v2/token_endpoint")
 	s := newScraped(site)
 	w.watch(t, job, s)
 
-	fault(t, site.sim, simulator.Fault{
-		Match: simulator.Match{PathPrefix: "/v2/token_endpoint", Times: 1},
-		Kind:  simulator.FaultLatency, After: true, Delay: simulator.Duration(2 * time.Second),
-	})
 	before := site.sim.Stats().Tokens.RefreshRequests
 	site.sim.RevokeAccess("owner")
 	calling := inBackground(func() { s.call() })
 	eventually(t, "a refresh", func() bool { return site.sim.Stats().Tokens.RefreshRequests > before })
 	server.Kill()
+	newTokens.let()
 	calling.Wait()
 	s.post("/v2/invoices", "{}") // that it is its turn, Redis cannot say
 	alerts := []string{"StoreDown", "LimiterAlone", "GrantUnsaved", "Degraded"}
