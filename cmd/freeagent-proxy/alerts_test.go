@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/porttest"
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 )
@@ -156,7 +157,8 @@ func timeRunsOut(t *testing.T, w *watcher) {
 	const job = "freeagent-proxy-old"
 	site := newSecured(t)
 	site.restrict(simulator.Duration(24 * time.Hour))
-	p, s := site.watched("0")
+	_, port, _ := net.SplitHostPort(porttest.Address(t))
+	p, s := site.watched(port)
 	w.watch(t, job, s)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -172,7 +174,6 @@ func timeRunsOut(t *testing.T, w *watcher) {
 
 	p.kill()
 	w.fire(t, job, "Down")
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(s.admin, "http://"))
 	site.watched(port)
 	w.clear(t, job, "Down")
 	if resp, err := site.ask(strings.TrimPrefix(s.url, "http://"), &tls.Config{}); err == nil {

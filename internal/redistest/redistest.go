@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"freeagent-proxy/internal/porttest"
 )
 
 const (
@@ -249,15 +251,15 @@ func (s *Server) RestartEmpty() {
 	s.Restart()
 }
 
-// freePort returns a port of the loopback that nobody listens on.
+// freePort returns a port of the loopback on which nobody listens but who is told it, as often as that begins anew.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, text, _ := net.SplitHostPort(porttest.Address(t))
+	port, err := strconv.Atoi(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // until polls until done returns nil, and fails with its last error.
