@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -146,8 +147,10 @@ func sameURLs(body string) string {
 // What waited for its turn when the proxy was killed was not sent, and its key is free.
 func TestKeyedKilledWhileWaiting(t *testing.T) {
 	t.Parallel()
-	settings := "limits: {api: [{requests: 4, per: 8s}], guard: 100ms, max_wait: 20s}\n" // four creates take much less on a busy machine, too
-	keyedWorlds(t, settings, func(t *testing.T, w *world) {
+	limits := func(requests int) string {
+		return fmt.Sprintf("limits: {api: [{requests: %d, per: 1h}], guard: 0s, max_wait: 1h}\n", requests)
+	}
+	keyedWorlds(t, limits(4), func(t *testing.T, w *world) {
 		client := w.client(false)
 		p, url := w.serve()
 		for i := range 4 {
@@ -164,6 +167,8 @@ func TestKeyedKilledWhileWaiting(t *testing.T) {
 		}
 		p.kill()
 		<-sent
+		path := filepath.Join(w.folder, "config.yaml")
+		write(t, path, replaced(t, readText(t, path), map[string]string{limits(4): limits(5)}))
 		_, url = w.serve()
 		if got := w.eventually(client, url, "waits"); got.status != 201 {
 			t.Errorf("after the kill: %+v", got)
