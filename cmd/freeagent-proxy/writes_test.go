@@ -68,7 +68,7 @@ func TestReplicaDiesInItsTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	go f.create(f.members[0], 0)
-	eventually(t, "the first create at FreeAgent", func() bool { return len(f.arrivals()) == 1 })
+	eventually(t, "the first create at FreeAgent", func() bool { return f.sim.Stats().Writes.Acted == 1 })
 	second := make(chan int, 1)
 	go func() {
 		status, _ := f.create(f.members[1], 1)
