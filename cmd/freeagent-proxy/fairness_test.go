@@ -48,9 +48,9 @@ func TestFloodAndPolite(t *testing.T) {
 	flooded.Add(len(tests))
 	for name, test := range tests {
 		running.Go(func() {
+			ready := sync.OnceFunc(flooded.Done)
+			defer ready() // also if it is not run, or fails: the others would wait for ever
 			t.Run(name, func(t *testing.T) {
-				ready := sync.OnceFunc(flooded.Done)
-				defer ready() // whatever happens, or the others would wait for ever
 				f := newFairness(t, test.replicas, test.settings)
 				ctx, stop := context.WithTimeout(t.Context(), 4*politeAsks*time.Second) // more than it takes if nobody waits long
 				var flood sync.WaitGroup
