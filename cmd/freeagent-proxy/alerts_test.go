@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/porttest"
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 )
@@ -46,18 +47,16 @@ func redisGoes(t *testing.T, w *watcher) {
 	server := redistest.Start(t, redistest.Persistent())
 	site := newShared(t, simNoLimits, "redis://"+server.Addr(), noLimits)
 	site.authorise(site.sim.Authorize("owner"))
+	newTokens := site.bar("/v2/token_endpoint")
 	s := newScraped(site)
 	w.watch(t, job, s)
 
-	fault(t, site.sim, simulator.Fault{
-		Match: simulator.Match{PathPrefix: "/v2/token_endpoint", Times: 1},
-		Kind:  simulator.FaultLatency, After: true, Delay: simulator.Duration(2 * time.Second),
-	})
 	before := site.sim.Stats().Tokens.RefreshRequests
 	site.sim.RevokeAccess("owner")
 	calling := inBackground(func() { s.call() })
 	eventually(t, "a refresh", func() bool { return site.sim.Stats().Tokens.RefreshRequests > before })
 	server.Kill()
+	newTokens.let()
 	calling.Wait()
 	s.post("/v2/invoices", "{}") // that it is its turn, Redis cannot say
 	alerts := []string{"StoreDown", "LimiterAlone", "GrantUnsaved", "Degraded"}
@@ -158,7 +157,8 @@ func timeRunsOut(t *testing.T, w *watcher) {
 	const job = "freeagent-proxy-old"
 	site := newSecured(t)
 	site.restrict(simulator.Duration(24 * time.Hour))
-	p, s := site.watched("0")
+	_, port, _ := net.SplitHostPort(porttest.Address(t))
+	p, s := site.watched(port)
 	w.watch(t, job, s)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -174,7 +174,6 @@ func timeRunsOut(t *testing.T, w *watcher) {
 
 	p.kill()
 	w.fire(t, job, "Down")
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(s.admin, "http://"))
 	site.watched(port)
 	w.clear(t, job, "Down")
 	if resp, err := site.ask(strings.TrimPrefix(s.url, "http://"), &tls.Config{}); err == nil {

@@ -134,12 +134,12 @@ clients:
 func TestShareOverReplicas(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	const per, share, windows = 2 * time.Second, 16, 4
-	settings := fmt.Sprintf(`limits: {api: [{requests: 20, per: %s}], guard: 200ms, max_wait: 1m}
+	const per, guard, share, windows = time.Second, time.Second, 16, 4
+	settings := fmt.Sprintf(`limits: {api: [{requests: 20, per: %s}], guard: %s, max_wait: 1m}
 clients:
   nightly: {key_sha256: %s, share: 0.8}
   billing: {key_sha256: %s}
-`, per, hexDigest("nightly"), hexDigest("billing"))
+`, per, guard, hexDigest("nightly"), hexDigest("billing"))
 	f := newFleet(t, 2, simNoLimits, "redis://"+server.Addr(), settings)
 	for _, r := range f.members {
 		f.watch(t.Context(), r)
@@ -175,7 +175,7 @@ clients:
 	// It had all of its share, or nearly so, while nobody else asked.
 	from, to := at[0], at[len(at)-1]
 	lost := f.lost(from, to)
-	if took := to.Sub(from) - lost; took > (windows+1)*(per+200*time.Millisecond) && !f.lostRedis() {
+	if took := to.Sub(from) - lost; took > (windows+1)*(per+guard) && !f.lostRedis() {
 		t.Errorf("%d requests took %v, and %v that the machine was too busy", len(at), took, lost)
 	}
 }

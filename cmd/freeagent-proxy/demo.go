@@ -25,6 +25,7 @@ import (
 const (
 	demoRequests = 20
 	demoPer      = 2 * time.Second
+	demoGuard    = 500 * time.Millisecond // on a busy machine a request may be so late at FreeAgent
 	demoBurst    = 50
 )
 
@@ -86,7 +87,7 @@ func demoConfig(upstream *url.URL, folder, refreshToken string) Config {
 	cfg.Apps = map[string]AppConfig{"demo": {ClientID: "demo", ClientSecret: newSecret("demo-secret")}}
 	cfg.Accounts = map[string]AccountConfig{"demo": {App: "demo", Default: true}}
 	cfg.Limits.API = []WindowConfig{{Requests: demoRequests, Per: demoPer}}
-	cfg.Limits.Guard = 100 * time.Millisecond
+	cfg.Limits.Guard = demoGuard
 	cfg.Seed = newSecret(refreshToken)
 	return cfg
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/redis/go-redis/v9"
 
+	"freeagent-proxy/internal/porttest"
 	"freeagent-proxy/internal/redistest"
 )
 
@@ -132,12 +133,7 @@ func (c *composed) balance(backends []string) {
 	if err != nil {
 		c.t.Fatalf("%v; install it: apt-get install haproxy", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := porttest.Address(c.t)
 	config := replaced(c.t, readText(c.t, composeFolder+"haproxy.cfg"), map[string]string{
 		"bind :8080":                         "bind " + address,
 		"server-template proxy 4 proxy:8080": strings.Join(backends, "\n    "),

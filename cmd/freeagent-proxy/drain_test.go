@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/tokens"
 )
 
@@ -26,13 +25,13 @@ type answered struct {
 	status int
 	header http.Header
 	body   string
-	at     time.Time
 	err    error
 }
 
-// drain is a proxy with one request at FreeAgent, which is slow, and one that waits for its turn.
+// drain is a proxy with one request at FreeAgent, which does not answer before it is told to, and one that waits for its turn.
 type drain struct {
 	*world
+	answer  func() // lets FreeAgent answer
 	client  *http.Client
 	proxy   *process
 	url     string
@@ -40,15 +39,10 @@ type drain struct {
 	waiting <-chan answered
 }
 
-func newDrain(t *testing.T, slowness time.Duration) *drain {
+func newDrain(t *testing.T) *drain {
 	w := newSimulated(t, simNoLimits, oneAMinute)
 	w.authorise(w.sim.Authorize("owner"))
-	if _, err := w.sim.Fault(simulator.Fault{
-		Kind: simulator.FaultLatency, Delay: simulator.Duration(slowness), Match: simulator.Match{PathPrefix: "/v2/invoices"},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	d := &drain{world: w, client: w.client(false)}
+	d := &drain{world: w, client: w.client(false), answer: w.bar("/v2/invoices").let}
 	d.proxy, d.url = w.serve()
 	d.slow = d.ask("/v2/invoices", "")
 	eventually(t, "the slow request at FreeAgent", func() bool { return len(w.arrivals()) == 1 })
@@ -79,23 +73,33 @@ func (d *drain) ask(target, prefer string) <-chan answered {
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		result <- answered{resp.StatusCode, resp.Header, string(body), time.Now(), err}
+		result <- answered{resp.StatusCode, resp.Header, string(body), err}
 	}()
 	return result
 }
 
 // At SIGTERM what was sent to FreeAgent is finished, and what waits is told to come back.
 func TestSIGTERM(t *testing.T) {
-	d := newDrain(t, 2*time.Second)
-	code, err := d.proxy.stop(syscall.SIGTERM)
-	if err != nil || code != exitOK {
-		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &d.proxy.stderr)
+	d := newDrain(t)
+	if err := d.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
-	waiting, slow := <-d.waiting, <-d.slow
-	if slow.err != nil || slow.status != http.StatusOK {
+	waiting := <-d.waiting
+	select {
+	case slow := <-d.slow:
+		t.Errorf("what was sent was answered before FreeAgent did: %+v", slow)
+	case <-d.proxy.ended:
+		t.Error("the proxy ended before FreeAgent answered")
+	case <-time.After(200 * time.Millisecond):
+	}
+	d.answer()
+	if slow := <-d.slow; slow.err != nil || slow.status != http.StatusOK {
 		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
 	}
-	if waiting.err != nil || waiting.status != http.StatusServiceUnavailable || !waiting.at.Before(slow.at) {
+	if code, err := d.proxy.wait(); err != nil || code != exitOK {
+		t.Errorf("exit code %d, %v; want 0; stderr: %s", code, err, &d.proxy.stderr)
+	}
+	if waiting.err != nil || waiting.status != http.StatusServiceUnavailable {
 		t.Errorf("what waits: %+v; want 503 at once", waiting)
 	}
 	if after, err := strconv.Atoi(waiting.header.Get("Retry-After")); err != nil || after < 1 {
@@ -121,7 +125,7 @@ func TestSIGTERM(t *testing.T) {
 // While what was sent to FreeAgent is waited for, the operator's listener goes on answering, and /readyz says why no more is sent here.
 func TestOperatorSeesTheDrain(t *testing.T) {
 	t.Parallel()
-	d := newDrain(t, 3*time.Second)
+	d := newDrain(t)
 	addresses, err := d.proxy.listening()
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +159,7 @@ func TestOperatorSeesTheDrain(t *testing.T) {
 		t.Errorf("what was sent was answered before the operator looked: %+v", slow)
 	default:
 	}
+	d.answer()
 	if slow := <-d.slow; slow.err != nil || slow.status != http.StatusOK {
 		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
 	}
@@ -165,7 +170,7 @@ func TestOperatorSeesTheDrain(t *testing.T) {
 
 // SIGHUP disturbs nothing that is under way, not even shutting down.
 func TestSIGHUP(t *testing.T) {
-	d := newDrain(t, 2*time.Second)
+	d := newDrain(t)
 	hangUp := func() {
 		if err := d.proxy.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
@@ -182,6 +187,10 @@ func TestSIGHUP(t *testing.T) {
 		t.Errorf("what waits: %+v; want 503", waiting)
 	}
 	hangUp()
+	if _, err := d.proxy.await(&d.proxy.stderr, `"shutting down; the configuration is not read anew"`); err != nil {
+		t.Error(err)
+	}
+	d.answer()
 	if slow := <-d.slow; slow.err != nil || slow.status != http.StatusOK {
 		t.Errorf("what was sent: %+v; want FreeAgent's answer", slow)
 	}
@@ -192,7 +201,7 @@ func TestSIGHUP(t *testing.T) {
 
 // A second signal does not wait.
 func TestSecondSIGTERM(t *testing.T) {
-	d := newDrain(t, time.Minute)
+	d := newDrain(t)
 	if err := d.proxy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/porttest"
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/tokens"
@@ -21,10 +24,10 @@ func TestWritesUnreachable(t *testing.T) {
 	t.Parallel()
 	t.Run("nobody listens", func(t *testing.T) {
 		t.Parallel()
-		m, listener := newUnreachable(t, "http://", rowUnsent)
-		_ = listener.Close()
+		address := porttest.Address(t)
+		m := newUnreachable(t, "http://"+address, rowUnsent)
 		m.refused()
-		running, err := m.sim.Start(listener.Addr().String())
+		running, err := m.sim.Start(address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,20 +46,19 @@ func TestWritesUnreachable(t *testing.T) {
 	})
 	t.Run("no handshake", func(t *testing.T) {
 		t.Parallel()
-		m, listener := newUnreachable(t, "https://", rowNoWay)
-		defer listener.Close()
-		m.refused()
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close() // which accepts connections, and nothing else
+		newUnreachable(t, "https://"+listener.Addr().String(), rowNoWay).refused()
 	})
 }
 
-// newUnreachable makes a world whose FreeAgent accepts connections, and nothing else; its cells are all methods.
-func newUnreachable(t *testing.T, scheme, row string) (*matrix, net.Listener) {
+// newUnreachable makes a world whose FreeAgent is not at the URL; its cells are all methods.
+func newUnreachable(t *testing.T, url, row string) *matrix {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := prepareMatrix(t, simulator.New(matrixSwitches), scheme+listener.Addr().String())
+	m := prepareMatrix(t, simulator.New(matrixSwitches), url)
 	m.timeout = 2 * time.Second
 	for _, method := range matrixMethods {
 		m.add(affliction{rows: []string{row}, keys: []string{keyFree}}, method, false)
@@ -64,7 +66,7 @@ func newUnreachable(t *testing.T, scheme, row string) (*matrix, net.Listener) {
 	}
 	m.open(1)
 	m.seed()
-	return m, listener
+	return m
 }
 
 // refused expects of all cells, twice, what the table says of a request that cannot leave.
@@ -132,14 +134,19 @@ func shutDownRedis(t *testing.T, server *redistest.Server) {
 func (m *matrix) loseRedis(lose, back func()) {
 	m.t.Helper()
 	m.seed()
-	before := len(m.sim.Requests(0))
 	m.world.fault(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(time.Second), Match: simulator.Match{Times: len(m.cells)}})
 	var sending sync.WaitGroup
 	for _, c := range m.cells {
 		c.arm()
 		sending.Go(func() { c.told = append(c.told, c.send(c.nth)) })
 	}
-	eventually(m.t, "all at FreeAgent", func() bool { return len(m.sim.Requests(0)) >= before+len(m.cells) })
+	eventually(m.t, "all at FreeAgent", func() bool { // each of them: a read that it drops comes again
+		arrived := map[string]bool{}
+		for _, r := range m.sim.Requests(0) {
+			arrived[r.Method+" "+r.Target] = true
+		}
+		return !slices.ContainsFunc(m.cells, func(c *cell) bool { return !arrived[c.method+" "+c.path] })
+	})
 	lose()
 	sending.Wait()
 	for _, c := range m.cells {
@@ -193,12 +200,12 @@ func (m *matrix) whileAway() {
 func TestWritesMeetIdleReset(t *testing.T) {
 	t.Parallel()
 	sim := simulator.New(matrixSwitches)
-	running, err := sim.Start("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { running.Close() })
-	m := prepareMatrix(t, sim, running.URL())
+	server := httptest.NewUnstartedServer(sim)
+	kept := &keeping{Listener: server.Listener}
+	server.Listener = kept
+	server.Start()
+	t.Cleanup(server.Close)
+	m := prepareMatrix(t, sim, server.URL)
 	m.configure(m.simURL, "listen: 127.0.0.1:0\nstore: {file: store}\n"+noLimits)
 	store, err := tokens.OpenFile(tokens.FileConfig{Dir: filepath.Join(m.folder, "store")})
 	m.grant(store, err, map[string]string{account: "owner"})
@@ -209,19 +216,15 @@ func TestWritesMeetIdleReset(t *testing.T) {
 		m.add(affliction{rows: []string{rowUnsent}, keys: []string{keyAnswered}}, method, true)
 	}
 	m.seed()
-	const delay = 50 * time.Millisecond
 	for _, c := range m.cells {
-		m.world.fault(simulator.Fault{Kind: simulator.FaultIdleClose, Delay: simulator.Duration(delay), Match: simulator.Match{PathPrefix: "/v2/company", Times: 1}})
 		warm := cell{matrix: m, method: "GET", account: account, path: "/v2/company"}
 		if got := warm.send(0); got.status != 200 {
 			t.Fatalf("warming up: %+v", got)
 		}
-		if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		p.halt(t)
 		answer := make(chan told, 1)
 		go func() { answer <- c.send(0) }()
-		time.Sleep(2 * delay) // until it is reset
+		kept.reset()
 		if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
@@ -240,6 +243,33 @@ func TestWritesMeetIdleReset(t *testing.T) {
 			t.Errorf("%s: it arrived %d times", c, n)
 		}
 	}
+}
+
+// keeping is a listener that can reset all connections that it has accepted.
+type keeping struct {
+	net.Listener
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func (k *keeping) Accept() (net.Conn, error) {
+	conn, err := k.Listener.Accept()
+	if err == nil {
+		k.mu.Lock()
+		k.open = append(k.open, conn)
+		k.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (k *keeping) reset() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, conn := range k.open {
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	}
+	k.open = nil
 }
 
 // Each row of docs/writes.md that can be tested is.

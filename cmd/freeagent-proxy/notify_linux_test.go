@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,15 +18,14 @@ import (
 
 	"go.uber.org/zap"
 
-	"freeagent-proxy/internal/simulator"
 	"freeagent-proxy/tokens"
 )
 
 // manager is who started the program, as systemd does: it hears what it is told.
 type manager struct {
 	t    *testing.T
-	conn *net.UnixConn
-	name string // for NOTIFY_SOCKET
+	name string      // for NOTIFY_SOCKET
+	said chan string // all of it: the socket's own queue is short, and what finds it full is lost
 }
 
 // newManager listens at a path, or at an abstract name.
@@ -37,14 +36,27 @@ func newManager(t *testing.T, abstract bool) *manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	m := &manager{t: t, name: filepath.Join(folder, "notify")}
+	m := &manager{t: t, name: filepath.Join(folder, "notify"), said: make(chan string, 100_000)}
 	if abstract {
 		m.name = "@" + m.name
 	}
-	if m.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.name, Net: "unixgram"}); err != nil {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.name, Net: "unixgram"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.conn.Close() })
+	hearing := inBackground(func() {
+		for buffer := make([]byte, 4096); ; {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				return
+			}
+			m.said <- string(buffer[:n])
+		}
+	})
+	t.Cleanup(func() {
+		conn.Close()
+		hearing.Wait()
+	})
 	return m
 }
 
@@ -59,23 +71,17 @@ func (m *manager) hears(patience time.Duration, want ...string) string {
 }
 
 func (m *manager) listen(patience time.Duration, want ...string) (string, error) {
-	_ = m.conn.SetReadDeadline(time.Now().Add(patience))
-	buffer := make([]byte, 4096)
-	var heard []string
-next:
-	for {
-		n, err := m.conn.Read(buffer)
-		if err != nil {
-			return "", errors.Join(err, errors.New("heard: "+strings.Join(heard, " | ")))
-		}
-		said := string(buffer[:n])
-		heard = append(heard, said)
-		for _, w := range want {
-			if !strings.Contains(said, w) {
-				continue next
+	deadline := time.After(patience)
+	for heard := []string(nil); ; {
+		select {
+		case said := <-m.said:
+			if !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(said, w) }) {
+				return said, nil
 			}
+			heard = append(heard, said)
+		case <-deadline:
+			return "", fmt.Errorf("not for %s; heard: %s", patience, strings.Join(heard, " | "))
 		}
-		return said, nil
 	}
 }
 
@@ -100,6 +106,8 @@ func TestNotify(t *testing.T) {
 func notified(t *testing.T, m *manager) {
 	w := newSimulated(t, simNoLimits, "")
 	w.configure(w.simURL, reloadable+noLimits)
+	freeAgent := w.bar("/v2/company")
+	freeAgent.let()
 	w.env = append(w.env, "NOTIFY_SOCKET="+m.name, "WATCHDOG_USEC="+strconv.Itoa(int((300*time.Millisecond).Microseconds())))
 	r := &reloaded{world: w, client: w.client(false), proxy: w.start("serve")}
 	m.hears(patience, "STATUS=starting")
@@ -129,9 +137,7 @@ func notified(t *testing.T, m *manager) {
 	m.hears(patience, "STATUS=serving by the former configuration")
 	r.become(noLimits, "nothing")
 
-	if _, err := w.sim.Fault(simulator.Fault{Kind: simulator.FaultLatency, Delay: simulator.Duration(7 * time.Second)}); err != nil {
-		t.Fatal(err)
-	}
+	freeAgent.shut()
 	seen := len(w.arrivals())
 	var slow sync.WaitGroup
 	slow.Go(func() { r.gets(http.StatusOK, "/v2/company") })
@@ -142,6 +148,7 @@ func notified(t *testing.T, m *manager) {
 	m.hears(patience, "STOPPING=1", "EXTEND_TIMEOUT_USEC=")
 	m.hears(patience, "WATCHDOG=1")
 	m.hears(patience, "EXTEND_TIMEOUT_USEC=") // again: it goes on
+	freeAgent.let()
 	slow.Wait()
 	if code, err := r.proxy.wait(); err != nil || code != exitOK {
 		t.Errorf("exit code %d, %v", code, err)
@@ -156,18 +163,14 @@ func TestWatchdogOfStoppedProcess(t *testing.T) {
 	w.env = append(w.env, "NOTIFY_SOCKET="+m.name, "WATCHDOG_USEC=200000")
 	p, _ := w.serve()
 	m.hears(patience, "WATCHDOG=1")
-	signal := func(s syscall.Signal) {
-		t.Helper()
-		if err := p.cmd.Process.Signal(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	signal(syscall.SIGSTOP)
+	p.halt(t)
 	m.falls(300 * time.Millisecond)
 	if said, err := m.listen(time.Second); err == nil {
 		t.Errorf("a stopped process says %q", said)
 	}
-	signal(syscall.SIGCONT)
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 	m.hears(patience, "WATCHDOG=1")
 }
 
@@ -191,9 +194,13 @@ func TestWatchdogOfDeadlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stuck atomic.Bool
-	free := make(chan struct{})
+	held, free := make(chan struct{}, 1), make(chan struct{})
 	s.tokens = tokens.New(tokens.Config{Store: s.store, Endpoint: newEndpoint(cfg), App: func(string) (tokens.App, bool) {
 		if stuck.Load() {
+			select {
+			case held <- struct{}{}:
+			default:
+			}
 			<-free
 		}
 		return tokens.App{}, true
@@ -205,11 +212,10 @@ func TestWatchdogOfDeadlock(t *testing.T) {
 	stuck.Store(true)
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	asking.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
-		defer cancel()
-		_, _ = s.tokens.Token(ctx, name)
-	})
+	ctx, cancel := context.WithCancel(ctx)
+	asking.Go(func() { _, _ = s.tokens.Token(ctx, name) })
+	<-held
+	cancel()
 	m.falls(300 * time.Millisecond)
 	if said, err := m.listen(500 * time.Millisecond); err == nil {
 		t.Errorf("amid a deadlock it says %q", said)

@@ -7,9 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -114,14 +117,33 @@ func (p *process) stop(s os.Signal) (code int, err error) {
 	return p.wait()
 }
 
+// halt stops the process by SIGSTOP, and waits until none of its threads runs.
+func (p *process) halt(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stop of "+p.String(), func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		return err == nil && !slices.ContainsFunc(threads, func(file string) bool {
+			stat, err := os.ReadFile(file) // 1 (name) T …
+			return err == nil && !bytes.Contains(stat, []byte(") T "))
+		})
+	})
+}
+
 func (p *process) String() string { return "freeagent-proxy " + strings.Join(p.cmd.Args[1:], " ") }
 
-// await returns the submatches of what the process has printed, as soon as it has.
+// await returns the submatches of what the process has printed, as soon as it has. Of its log that is whole lines alone: what has
+// been read so far may end within one.
 func (p *process) await(t *transcript, pattern string) ([]string, error) {
 	re := regexp.MustCompile(pattern)
 	deadline := time.After(patience)
 	for {
 		text, grown := t.read()
+		if t == &p.stderr {
+			text = text[:strings.LastIndex(text, "\n")+1]
+		}
 		if found := re.FindStringSubmatch(text); found != nil {
 			return found, nil
 		}

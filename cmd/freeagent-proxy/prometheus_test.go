@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"freeagent-proxy/internal/porttest"
 )
 
 const (
@@ -59,12 +60,7 @@ func newWatcher(t *testing.T) *watcher {
 	if err := os.Mkdir(filepath.Join(w.folder, "targets"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := porttest.Address(t)
 	w.url = "http://" + address
 	p := prepare(w.folder, []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1"}, "prometheus", "--config.file=prometheus.yaml",
 		"--storage.tsdb.path=data", "--web.listen-address="+address, "--log.level=warn")

@@ -184,15 +184,21 @@ accounts: {acme: {app: main}}
 	}
 	write(t, secret, mark+"-next\n")
 	r.says(`"changed":"app main: client_secret"`)
+	next := func(what string) {
+		t.Helper()
+		before := w.sim.Stats().Tokens.Refreshes
+		eventually(t, what, func() bool {
+			r.gets(http.StatusOK, "/v2/company")
+			return w.sim.Stats().Tokens.Refreshes > before && used() == mark+"-next"
+		})
+	}
+	next("a refresh by the next secret") // none by the former one is on its way any more
 	cfg := w.sim.Config()
 	cfg.Apps = []simulator.App{{ClientID: "tests", ClientSecrets: []string{mark + "-next"}}}
 	if err := w.sim.Configure(cfg); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a refresh by the next secret", func() bool {
-		r.gets(http.StatusOK, "/v2/company")
-		return used() == mark+"-next"
-	})
+	next("another one, when FreeAgent has forgotten the former")
 	write(t, secret, " \n")
 	r.says(`"level":"error"`, "client_secret_file: the file that this names is empty")
 }

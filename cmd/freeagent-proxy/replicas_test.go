@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"freeagent-proxy/internal/admin"
 	"freeagent-proxy/internal/redistest"
 	"freeagent-proxy/internal/simulator"
 )
@@ -156,7 +158,10 @@ func TestReplicasRefreshOnce(t *testing.T) {
 	server := redistest.Start(t)
 	f := newFleet(t, 3, simNoLimits, "redis://"+server.Addr(), noLimits)
 	f.client.Timeout = 10 * patience // 600 at once take a busy machine long
-	for range 2 {
+	for round := range 2 {
+		if round > 0 {
+			time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
+		}
 		for _, r := range f.members {
 			if status, body, err := f.get(r); status != http.StatusOK {
 				t.Fatal(status, body, err)
@@ -180,7 +185,6 @@ func TestReplicasRefreshOnce(t *testing.T) {
 		if after.SpentTokens != 0 || after.Refused != 0 {
 			t.Errorf("%d spent refresh tokens were sent, %d refused; want none", after.SpentTokens, after.Refused)
 		}
-		time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
 	}
 }
 
@@ -194,10 +198,10 @@ const (
 	sharedLimits = `limits:
   api: [{requests: 60, per: 3s}, {requests: 400, per: 30s}]
   refresh: [{requests: 1000, per: 1s}]
-  guard: 600ms
+  guard: 1s
   max_wait: 1m
 `
-	sharedCycle = 30*time.Second + 600*time.Millisecond
+	sharedCycle = 30*time.Second + time.Second
 )
 
 // Replicas come and go under saturation: no window is exceeded, and next to nothing is wasted.
@@ -281,13 +285,14 @@ func TestReplicasWithoutRedis(t *testing.T) {
 				for _, r := range f.members {
 					f.load(ctx, &running, r, 10)
 				}
-				time.Sleep(4 * time.Second)
+				f.together()
+				f.more(61) // the second window has begun
 				before := f.sim.Stats().Tokens.RefreshRequests
 				outage()
-				time.Sleep(8 * time.Second) // as long as it takes all to come back
+				f.together()
 				f.sim.RevokeAccess("owner")
 				eventually(t, "a refresh", func() bool { return f.sim.Stats().Tokens.RefreshRequests > before })
-				time.Sleep(6 * time.Second)
+				f.more(2 * 61) // another one would come by now
 				stop()
 				running.Wait()
 				f.within()
@@ -302,44 +307,72 @@ func TestReplicasWithoutRedis(t *testing.T) {
 	all.Wait()
 }
 
+// together waits until all replicas count in Redis, and know of one another.
+func (f *fleet) together() {
+	f.t.Helper()
+	for i, r := range f.members {
+		page := operatorURL(f.t, r.process)
+		eventually(f.t, fmt.Sprintf("replica %d among the others", i), func() bool {
+			_, body, _ := get(page + "/api/status")
+			var now admin.Status
+			return json.Unmarshal(body, &now) == nil && now.Store == admin.Store{Kind: "redis", Up: true, State: "linked", Replicas: len(f.members)}
+		})
+	}
+}
+
+// more waits until so many more requests have reached FreeAgent.
+func (f *fleet) more(n int) {
+	f.t.Helper()
+	before := len(f.arrivals())
+	eventually(f.t, "more requests", func() bool { return len(f.arrivals()) >= before+n })
+}
+
 // A token that ends while Redis is away cannot be renewed without its lock, unless nobody else is there.
 func TestTokenEndsWithoutRedis(t *testing.T) {
 	t.Parallel()
+	var both sync.WaitGroup // not t.Parallel, which runs only as many at a time as there are processors
 	for replicas, want := range map[string]int{"auto": http.StatusServiceUnavailable, "1": http.StatusOK} {
-		server := redistest.Start(t)
-		f := newFleet(t, 1, simNoLimits, "redis://"+server.Addr(), noLimits+"  replicas: "+replicas+"\n")
-		r := f.members[0]
-		if status, body, err := f.get(r); status != http.StatusOK {
-			t.Fatal(status, body, err)
-		}
-		time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
-		server.Stop()
-		f.sim.RevokeAccess("owner")
-		req, err := http.NewRequest(http.MethodGet, r.url+"/v2/company", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Prefer", "wait=0")
-		resp, err := f.client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("replicas: %s: status %d: %s; want %d", replicas, resp.StatusCode, body, want)
-		}
-		if want != http.StatusOK && (resp.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "no access token can be had now")) {
-			t.Errorf("replicas: %s: Retry-After %q, %s", replicas, resp.Header.Get("Retry-After"), body)
-		}
-		server.Cont()
-		eventually(t, "served again", func() bool {
-			status, _, err := f.get(r)
-			return err == nil && status == http.StatusOK
+		both.Go(func() {
+			t.Run("replicas: "+replicas, func(t *testing.T) { endWithoutRedis(t, replicas, want) })
 		})
-		if stats := f.sim.Stats().Tokens; stats.SpentTokens != 0 || stats.RefreshRequests != 2 {
-			t.Errorf("replicas: %s: %d refreshes, %d of spent tokens; want 2 and none", replicas, stats.RefreshRequests, stats.SpentTokens)
-		}
+	}
+	both.Wait()
+}
+
+func endWithoutRedis(t *testing.T, replicas string, want int) {
+	server := redistest.Start(t)
+	f := newFleet(t, 1, simNoLimits, "redis://"+server.Addr(), noLimits+"  replicas: "+replicas+"\n")
+	r := f.members[0]
+	if status, body, err := f.get(r); status != http.StatusOK {
+		t.Fatal(status, body, err)
+	}
+	time.Sleep(6 * time.Second) // a token is renewed when it is 5 s old
+	server.Stop()
+	f.sim.RevokeAccess("owner")
+	req, err := http.NewRequest(http.MethodGet, r.url+"/v2/company", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Prefer", "wait=0")
+	resp, err := f.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if resp.StatusCode != want {
+		t.Errorf("status %d: %s; want %d", resp.StatusCode, body, want)
+	}
+	if want != http.StatusOK && (resp.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "no access token can be had now")) {
+		t.Errorf("Retry-After %q, %s", resp.Header.Get("Retry-After"), body)
+	}
+	server.Cont()
+	eventually(t, "served again", func() bool {
+		status, _, err := f.get(r)
+		return err == nil && status == http.StatusOK
+	})
+	if stats := f.sim.Stats().Tokens; stats.SpentTokens != 0 || stats.RefreshRequests != 2 {
+		t.Errorf("%d refreshes, %d of spent tokens; want 2 and none", stats.RefreshRequests, stats.SpentTokens)
 	}
 }
 

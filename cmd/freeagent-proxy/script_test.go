@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"freeagent-proxy/internal/porttest"
 	"freeagent-proxy/internal/simulator"
 )
 
@@ -26,7 +27,7 @@ import (
 //	simulator [SWITCHES]       runs a FreeAgent as long as the script; sets $SIM
 //	expand FILE…               replaces $VARIABLES in files
 //	occupy ADDRESS             sees to it that somebody listens there as long as the script runs
-//	freeport NAME              sets $NAME to a port that was free a moment ago
+//	freeport NAME              sets $NAME to a port on which nobody listens but who is told it
 //	grant FILE                 writes a new refresh token of FreeAgent's; sets $GRANT to it
 //	run ARG… [<FILE]           runs the program to its end; it must exit with 0, after ! with 1
 //	misuse ARG…                runs it to its end; it must exit with 2
@@ -166,11 +167,8 @@ func (s *scene) occupy(_ bool, args []string) {
 }
 
 func (s *scene) freePort(_ bool, args []string) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(porttest.Address(s.t))
 	s.Check(err)
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	s.Check(err)
-	s.Check(listener.Close())
 	s.Setenv(args[0], port)
 }
 

@@ -154,7 +154,9 @@ func TestStatus(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "the company's name", func() bool { return s.of("acme").Company == "Acme Ltd" && s.of("dead").Company == "Dead Ltd" })
+	eventually(t, "the company's name", func() bool {
+		return s.of("acme").Company == "Acme Ltd" && s.of("dead").Company == "Dead Ltd" && s.of("paused").Company == "Paused Ltd"
+	})
 	s.ask(ctx, 3, "billing", "/v2/contacts")
 	s.ask(ctx, 2, "nightly", "/v2/contacts")
 	s.ask(ctx, 2, "nightly", "/accounts/practice/v2/contacts", "X-Subdomain: One")
@@ -163,15 +165,18 @@ func TestStatus(t *testing.T) {
 	if got := s.ask(ctx, 1, "nightly", "/accounts/dead/v2/contacts"); got != http.StatusServiceUnavailable {
 		t.Errorf("status %d of a dead grant, want 503", got)
 	}
+	s.awaitIncidents("dead", 1) // which may come after the answer
 	if got := s.ask(ctx, 3, "nightly", "/accounts/never/v2/contacts"); got != http.StatusServiceUnavailable {
 		t.Errorf("status %d without a grant, want 503", got)
 	}
+	s.awaitIncidents("never", 3)
 	if _, err := s.sim.Fault(simulator.Fault{Match: simulator.Match{PathPrefix: "/v2/projects"}, Kind: simulator.FaultRateLimited, RetryAfter: 100}); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.ask(ctx, 1, "billing", "/accounts/paused/v2/projects", "X-Request-Id: the-429", "Prefer: wait=10"); got != http.StatusTooManyRequests {
 		t.Errorf("status %d, want FreeAgent's 429", got)
 	}
+	s.awaitIncidents("paused", 1)
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer stop()
@@ -188,6 +193,21 @@ func TestStatus(t *testing.T) {
 	if n := asked(); n != 3 {
 		t.Errorf("FreeAgent was asked %d times for a company's name, want 3: once for each account that has one", n)
 	}
+}
+
+// awaitIncidents waits until so many requests of an account that came to nothing are told of.
+func (s *observed) awaitIncidents(account string, want int) {
+	s.t.Helper()
+	eventually(s.t, "trouble of "+account, func() bool {
+		n := 0
+		now, _ := s.look()
+		for _, i := range now.Incidents {
+			if i.Status != 0 && i.Account == account {
+				n += i.Count
+			}
+		}
+		return n == want
+	})
 }
 
 func (s *observed) checkAccounts() {

@@ -68,7 +68,7 @@ func TestReplicaDiesInItsTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	go f.create(f.members[0], 0)
-	eventually(t, "the first create at FreeAgent", func() bool { return len(f.arrivals()) == 1 })
+	eventually(t, "the first create at FreeAgent", func() bool { return f.sim.Stats().Writes.Acted == 1 })
 	second := make(chan int, 1)
 	go func() {
 		status, _ := f.create(f.members[1], 1)
@@ -125,7 +125,7 @@ func TestShutdownNamesWrites(t *testing.T) {
 			select {
 			case <-over:
 				return
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(15 * time.Millisecond): // some 10 s in all; what buffers take between is no time without progress
 			}
 		}
 	}))

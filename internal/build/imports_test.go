@@ -24,7 +24,8 @@ var mayImport = map[string][]string{
 	"internal/outcomes":  {},
 	"internal/tracing":   {},
 	"internal/release":   {},
-	"internal/redistest": {}, // real servers for the tests of all others
+	"internal/porttest":  {},
+	"internal/redistest": {"internal/porttest"}, // real servers for the tests of all others
 
 	"internal/browsertest": {}, // a real browser for them
 }

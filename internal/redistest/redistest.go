@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"freeagent-proxy/internal/porttest"
 )
 
 const (
@@ -250,32 +251,15 @@ func (s *Server) RestartEmpty() {
 	s.Restart()
 }
 
-// The ports of servers are below those that systems give to whoever asks for any, and so are those 10,000 above, which Redis takes for
-// the bus of a Cluster that says nothing else.
-const firstPort, endOfPorts = 12_000, 22_000
-
-// freePort returns a port of the loopback that nobody listens on. It is the test's until that ends, also while its server is down: who
-// comes here holds the UDP port of the same number.
+// freePort returns a port of the loopback on which nobody listens but who is told it, as often as that begins anew.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 1000 {
-		port := firstPort + rand.N(endOfPorts-firstPort)
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		held, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
-		}
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			_ = held.Close()
-			continue
-		}
-		_ = l.Close()
-		t.Cleanup(func() { _ = held.Close() })
-		return port
+	_, text, _ := net.SplitHostPort(porttest.Address(t))
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return 0
+	return port
 }
 
 // until polls until done returns nil, and fails with its last error.

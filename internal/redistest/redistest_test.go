@@ -41,20 +41,6 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// While a server is down its port is nobody else's.
-func TestPortIsKept(t *testing.T) {
-	s := redistest.Start(t)
-	s.Kill()
-	if other, err := net.ListenPacket("udp", s.Addr()); err == nil {
-		_ = other.Close()
-		t.Error("another server could have it")
-	}
-	if _, port, _ := net.SplitHostPort(s.Addr()); len(port) != 5 || port >= "22000" {
-		t.Errorf("port %s may be given to whoever asks for any", port)
-	}
-	s.Restart()
-}
-
 func TestStop(t *testing.T) {
 	s := redistest.Start(t)
 	options := s.Options()
