@@ -154,6 +154,7 @@ func TestPushedOutBeforeItLeft(t *testing.T) {
 	s := newObserved(t, server, func(e limiter.Event) {
 		if e.Kind == limiter.RedisLost {
 			lost.Add(1)
+			t.Logf("%v", e.Err)
 		}
 	})
 	send(t, s.Local, request(0, budget("api/acme", 1, time.Minute))) // what was counted within a minute matters
