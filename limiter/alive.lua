@@ -5,8 +5,8 @@
 --          other replica has, by which the stamps that it makes alone differ from all others; LOST, C…: see below.
 --          'clock' → what is added to the server's clock, so that it goes on as before when that is set
 -- ARGV[1]  the channel that is told when a replica is new
--- ARGV[2]  the replica; '' only asks
--- ARGV[3]  its part
+-- ARGV[2]  the replica
+-- ARGV[3]  its part; '' only asks who else there is
 -- ARGV[4], ARGV[5]  the earliest and the latest time that the caller takes it for; if it is another, the replica does not count as
 --          seen: the call is late, or the clock was set
 -- ARGV[6]  by how much the clock was set: so much is taken off; 0: it was not
@@ -58,7 +58,7 @@ end
 
 local answer, alive, new, slot = {}, 0, 0, tonumber(ARGV[8])
 local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the clock was set, and tells nothing of who is silent
-if ARGV[2] ~= '' and right and (ARGV[9] == '0' or ARGV[9] == number) then
+if ARGV[3] ~= '' and right and (ARGV[9] == '0' or ARGV[9] == number) then
   local taken = {}
   for _, said in pairs(others) do
     taken[tonumber(string.match(said, '^%d+ %d+ %w+ (%d+)')) or -1] = true

@@ -12,7 +12,7 @@
 --   pause UNTIL SHRUNK FACTOR   no permit before then, if that is later than what holds; SHRUNK is 0 if the budget does
 --                          not shrink. Returns '0'.
 --   merge STAMPS UNTIL SHRUNK FACTOR  what a replica knows goes in where it is missing; STAMPS as they stand in a ring.
---                          Returns the whole string.
+--                          Returns the whole string. The others are told that it is to be fetched if something was missing.
 -- All times are µs since 1970 by Redis's own clock. drop returns '' if the stamp is not there (any more). Nothing is done, and
 -- 'clock' returned, if Redis's clock is not where the caller takes it to be.
 local HEADER, FORMAT, LIFE = 80, '>I8I8I4I4I8I8I8', 7260000
@@ -104,8 +104,12 @@ while i <= ours or j <= more do
   if b == stamp then j = j + 1 end
   merged[#merged + 1] = struct.pack('>I8', stamp)
 end
+local grown = #merged > count
 keep = math.max(keep, size) -- another replica may have larger windows
 stamps = table.concat(merged, '', math.max(1, #merged - keep + 1))
 last = math.max(last, #stamps > 0 and read(stamps, #stamps / 8) or 0)
 store()
+if grown then
+  redis.call('PUBLISH', channel, 'merge ' .. text(last) .. ' 0 ' .. keep .. ' ' .. text(span) .. ' ' .. key)
+end
 return redis.call('GET', key)

@@ -197,6 +197,10 @@ func (b *budget) usage(want *Budget, w Window, now, guard time.Duration) Usage {
 
 // idle reports whether a budget made anew would be no different.
 func (b *budget) idle(now time.Duration) bool {
+	span := b.span
+	if b.mirror != nil { // assume looks further back
+		span += clockSlack + noticed + idleFor
+	}
 	return b.open == 0 && len(b.expected) == 0 && b.paused <= now &&
-		(b.ring.count == 0 || b.ring.last(1)+b.span <= now)
+		(b.ring.count == 0 || b.ring.last(1)+span <= now)
 }

@@ -243,9 +243,7 @@ func (l *Local) stamp(b *budget, now time.Duration, who owner) {
 		b.stamp(now, who)
 		return
 	}
-	stamp := l.redis.unique(b, now)
-	b.insert(stamp)
-	b.mark(stamp, who)
+	l.redis.counts(b, l.redis.unique(b, now), who)
 }
 
 // Exceeded takes in a 429 of the upstream: it pauses the budget as Pause does. If our own count was under the limit,

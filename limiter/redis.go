@@ -35,7 +35,8 @@ type RedisConfig struct {
 //   - Away, it has its share of each budget, one in so many replicas, of what the mirror says is left: the past of all
 //     replicas weighs on each of them, a share of it each. So the shares together are never more than the budget.
 //   - Back, each replica first gives Redis what it knows and Redis does not: everything, if it was started empty. Until the
-//     others have done so as well it stays within its share, and everything it takes is counted in Redis, too.
+//     others have done so as well it stays within its share, and everything it takes is counted in Redis, too. Away again before
+//     that, it has what is left of that share: of what it took itself the others may not have heard.
 //
 // A replica that is cut off while the others are not has its share as well, so the others leave it that (alive.lua tells how
 // they know that it has not died):
@@ -70,7 +71,8 @@ type Redis struct {
 	cuts        int           // times that Redis was lost
 	seen        int           // replicas, with those that may be alive
 	said        int           // one in how many of each budget the others were told to leave to us
-	held        []int         // one in how many is to be left to each that may be alive
+	silent      []int         // one in how many is to be left to each that may be alive, as Redis told last
+	held        []int         // the same when all others were last there, less those that are back: what our share is reckoned from
 	checked     time.Duration // when we last looked who is alive
 	changed     time.Duration // when we came back to Redis, or it was last seen that another one came or went
 	beaten      time.Duration // when we last told that we are
@@ -83,6 +85,7 @@ type Redis struct {
 	told        int64         // what the server that has the replicas said last that the time is, and when that was
 	toldAt      time.Time
 	behind      bool      // Redis has forgotten what we may not have heard of yet
+	silenced    bool      // Redis was lost in silence: what was counted there after that we did not hear
 	fresh       bool      // nothing is known yet of what others did
 	given       bool      // Redis has what was counted here while it was away
 	outstanding list.List // of *Permit: in Redis, and not settled
@@ -290,8 +293,7 @@ func (s *Redis) ask(p *Permit, r *Request) (ok bool, room []time.Duration) {
 func (s *Redis) count(p *Permit, c *counted) {
 	for i, b := range p.budgets {
 		b.drop(p.owner)
-		b.insert(c.stamps[i])
-		b.mark(c.stamps[i], p.owner)
+		s.counts(b, c.stamps[i], p.owner)
 	}
 	p.begin()
 	c.moved = s.now()

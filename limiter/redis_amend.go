@@ -42,8 +42,7 @@ func (s *Redis) amendHere(a amendment) {
 	c.moving[a.index] = false
 	a.budget.remove(c.stamps[a.index])
 	c.stamps[a.index] = s.unique(a.budget, s.now())
-	a.budget.insert(c.stamps[a.index])
-	a.budget.mark(c.stamps[a.index], a.permit.owner)
+	s.counts(a.budget, c.stamps[a.index], a.permit.owner)
 }
 
 func (s *Redis) amendAll(ctx context.Context) {
@@ -132,8 +131,7 @@ func (s *Redis) amended(a amendment, cuts int, answer string) {
 	} else {
 		stamps[a.index] = s.unique(a.budget, s.now()) // it is not in Redis any more; it is in the mirror, at least
 	}
-	a.budget.insert(stamps[a.index])
-	a.budget.mark(stamps[a.index], a.permit.owner)
+	s.counts(a.budget, stamps[a.index], a.permit.owner)
 }
 
 // parse reads a stamp; 0: there is none.

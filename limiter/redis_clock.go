@@ -71,7 +71,7 @@ const (
 // setRight takes off the shared clock by how much it was set, as a question that took that long has told.
 func (s *Redis) setRight(ctx context.Context, set int64, trip time.Duration) error {
 	for n := 1; n < measurings && trip > quick; n++ {
-		again, anew, err := s.askFleet(ctx, "", 0)
+		again, anew, err := s.askFleet(ctx, false, 0)
 		if err != nil || anew == 0 { // another replica was quicker
 			return err
 		}
@@ -79,7 +79,7 @@ func (s *Redis) setRight(ctx context.Context, set int64, trip time.Duration) err
 			set, trip = anew, again.trip
 		}
 	}
-	_, _, err := s.askFleet(ctx, "", set)
+	_, _, err := s.askFleet(ctx, false, set)
 	return err
 }
 

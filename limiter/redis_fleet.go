@@ -29,18 +29,18 @@ func (f fleet) size() int { return f.alive + len(f.held) }
 // server that has the replicas.
 func (s *Redis) ownChannel() string { return replicasKey + ":" + s.name }
 
-// beat says that we are alive, unless the name is empty, and tells who is. If Redis's clock was set that is set right before.
-func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
+// beat says that we are alive, if it is to, and tells who else is. If Redis's clock was set that is set right before.
+func (s *Redis) beat(ctx context.Context, say bool) (fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
 	moved := s.moved.Swap(false)
-	others, set, err := s.askFleet(ctx, name, 0)
+	others, set, err := s.askFleet(ctx, say, 0)
 	if errors.Is(err, errStepped) { // a node's clock, which is believed from now on
-		others, set, err = s.askFleet(ctx, name, 0)
+		others, set, err = s.askFleet(ctx, say, 0)
 	}
 	if err == nil && set != 0 {
 		if err = s.setRight(ctx, set, others.trip); err == nil {
-			others, set, err = s.askFleet(ctx, name, 0)
+			others, set, err = s.askFleet(ctx, say, 0)
 		}
 	}
 	if err == nil && set != 0 {
@@ -59,17 +59,19 @@ func (s *Redis) beat(ctx context.Context, name string) (fleet, error) {
 }
 
 // askFleet runs alive.lua once. set is by how much the clock is not where we take it to be; if that is not 0 nothing else counts.
-func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (others fleet, set int64, err error) {
+func (s *Redis) askFleet(ctx context.Context, say bool, correction int64) (others fleet, set int64, err error) {
 	s.mu.Lock()
 	began := time.Now()
 	earliest, latest := s.bounds(beatPatience - clockSlack)
 	if s.cluster && s.told != 0 { // what was held back on its way, and comes now, does not count
 		latest = s.told + int64((time.Since(s.toldAt)+beatPatience+clockSlack)/time.Microsecond)
 	}
-	if name != "" {
-		s.beaten = s.now()
+	part := s.part()
+	words := []any{channel, s.name, "", earliest, latest, correction, s.shift, s.slot, s.run}
+	if say = say && (s.state == linked || s.state == returning); say {
+		words[2] = part
+		s.beaten, s.said = s.now(), max(s.said, part) // it may not arrive
 	}
-	words := []any{channel, name, s.part(), earliest, latest, correction, s.shift, s.slot, s.run}
 	s.mu.Unlock()
 	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, words...))
 	if err == nil && len(answer) < 7 {
@@ -82,6 +84,7 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	for _, held := range answer[7:] {
 		others.held = append(others.held, max(2, int(held)))
 	}
+	slices.Sort(others.held)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shift, s.slot = answer[1], answer[5]
@@ -89,8 +92,8 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	switch set = s.deviation(answer[0], began); {
 	case s.cluster && answer[0] > latest:
 		return fleet{}, 0, errStepped
-	case set != 0 && answer[4] == 1: // it is ours that stood still
-		s.bestTrip, set = 0, 0
+	case set != 0 && answer[4] == 1: // it is ours that stood still, so that what we said did not count
+		s.bestTrip, set, say = 0, 0, false
 		s.suspectRings()
 	case set != 0:
 		return fleet{trip: time.Since(began)}, set, nil
@@ -100,9 +103,10 @@ func (s *Redis) askFleet(ctx context.Context, name string, correction int64) (ot
 	if s.shiftMost = max(s.shiftMost, s.shift); s.outlived() || s.elsewhere() {
 		return fleet{}, 0, errForgotten
 	}
-	if s.state == linked {
-		s.sawReplicas(others, name != "")
+	if say {
+		s.said = part
 	}
+	s.sawReplicas(others, say)
 	return others, 0, nil
 }
 
@@ -113,31 +117,37 @@ func (s *Redis) part() int {
 	case s.replicas == 1:
 		return 0
 	case s.replicas > 0:
-		s.said = s.replicas
+		return s.replicas
 	default:
-		s.said = max(1, s.seen)
+		return max(1, s.seen)
 	}
-	return s.said
 }
 
-// sawReplicas notes who is alive, and what is to be left to those who may be. s.mu is held.
+// sawReplicas notes who is alive, with us if we said that we are, and what is to be left to those who may be. s.mu is held.
 func (s *Redis) sawReplicas(others fleet, counted bool) {
-	s.checked = s.now()
-	if counted && s.seen != others.size() {
-		s.seen, s.changed = others.size(), s.checked
-	}
-	slices.Sort(others.held)
-	if slices.Equal(others.held, s.held) {
+	share, silent, seen := s.share(), s.silent, s.seen
+	switch {
+	case s.state == linked:
+		if counted {
+			s.seen = others.size()
+		}
+		s.held = others.held
+	case s.state == returning: // to more than there were, perhaps; who is not back yet has its share still
+		if counted {
+			s.seen = max(s.seen, others.size())
+		}
+	default:
 		return
 	}
-	s.changed = s.checked
-	s.held = others.held
-	for _, b := range s.all {
-		b.held = s.held
+	s.checked, s.silent = s.now(), others.held
+	if s.seen != seen || !slices.Equal(s.silent, silent) {
+		s.changed = s.checked
+	}
+	if s.share() == share && slices.Equal(s.silent, silent) {
+		return
 	}
 	s.changes++
-	s.dismissHopeless(s.now())
-	s.pump(s.now())
+	s.divideAll()
 }
 
 const (
@@ -183,16 +193,17 @@ func (s *Redis) tell(of *silence, silent bool) {
 // lookAgain looks who is alive if it is not known by now.
 func (s *Redis) lookAgain(ctx context.Context) {
 	s.mu.Lock()
-	stale := s.state == linked && (s.moved.Load() || s.seen > 1 && s.now()-s.checked > checkedFor)
+	counts := s.state == linked || s.state == returning
+	stale := counts && (s.moved.Load() || s.seen > 1 && s.now()-s.checked > checkedFor)
 	s.mu.Unlock()
 	if stale {
-		_, _ = s.beat(ctx, "") // Redis is away: the question that follows finds that out
+		_, _ = s.beat(ctx, false) // Redis is away: the question that follows finds that out
 	}
 }
 
 // reset lets the shared clock be set right.
 func (s *Redis) reset(ctx context.Context) error {
-	_, err := s.beat(ctx, "")
+	_, err := s.beat(ctx, false)
 	return err
 }
 
@@ -213,7 +224,7 @@ func (s *Redis) lost(link int, err error) {
 	}
 	s.changesDue = nil
 	s.cuts++
-	s.behind = err == errForgotten
+	s.behind, s.silenced = err == errForgotten, s.muted && !errors.Is(err, errForgotten)
 	s.mu.Unlock()
 	if err == errForgotten { // what another told is not told again
 		s.tellForgotten()
@@ -352,6 +363,18 @@ func (b *budget) believe() {
 		b.ring.remove(b.assumed.at)
 	}
 	b.assumed = assumed{}
+}
+
+// insist counts what was assumed, as another server that we go over to will not know it. Each replica that goes there counts its share of
+// it; that of the one that stays is what is left to it there. s.mu is held.
+func (s *Redis) insist() {
+	for _, b := range s.all {
+		guess := b.assumed
+		b.believe()
+		for range guess.count {
+			s.counts(b, s.unique(b, guess.at), unknown)
+		}
+	}
 }
 
 // dismissHopeless refuses those who wait for a budget of which there is nothing for us. s.mu is held.

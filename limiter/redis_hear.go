@@ -140,7 +140,7 @@ func readCounts(message string) []news {
 // readAmendment takes amend.lua's message apart, which is in words.
 func readAmendment(message string) []news {
 	words := strings.Split(message, " ")
-	want := map[string]int{"move": 6, "drop": 6, "pause": 7}[words[0]]
+	want := map[string]int{"move": 6, "drop": 6, "pause": 7, "merge": 6}[words[0]]
 	if want != len(words) {
 		return nil
 	}
@@ -198,5 +198,7 @@ func (s *Redis) heard(n news, now time.Duration) {
 		b.full = longAgo
 	case "pause":
 		s.pausedBy(b, n.stamp, n.shrunk, n.factor)
+	case "merge": // by one that is back: of what it counted alone nothing else tells
+		s.gaps[b] = gap{never, now}
 	}
 }

@@ -35,11 +35,7 @@ func (s *Redis) watch(ctx context.Context) {
 		s.mu.Lock()
 		state, link, seen, fresh := s.state, s.link, s.seen, s.fresh
 		s.mu.Unlock()
-		name := s.name
-		if state == unseen || state == cut {
-			name = "" // the others must not count on us before Redis knows what we know
-		}
-		others, err := s.beat(ctx, name)
+		others, err := s.beat(ctx, state == linked || state == returning) // else Redis does not know yet what we know
 		if state == linked && others.isNew {
 			err = errForgotten
 		}
@@ -62,7 +58,7 @@ func (s *Redis) watch(ctx context.Context) {
 			continue
 		case state == returning:
 			waited := time.Since(since)
-			if fresh { // it has met nobody of whom Redis does not know
+			if seen = max(seen, others.size()); fresh { // it has met nobody of whom Redis does not know
 				seen = others.size()
 			}
 			if s.replicas == 1 || waited > missing || waited > settle && others.alive >= max(seen, s.replicas) {
@@ -103,6 +99,9 @@ func (s *Redis) change(to state) {
 func (s *Redis) divideAll() {
 	now := s.now()
 	for _, b := range s.all {
+		if s.state == linked {
+			b.own = ring{}
+		}
 		b.believe()
 		b.divide(s.share())
 		b.held = s.held
@@ -124,18 +123,18 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 	if to == returning {
 		s.countHere()
 		s.muted, s.doubt, s.given = false, 0, false
+		s.seen, s.silent, s.checked = max(s.seen, others.size()+1), others.held, s.now() // with us
 		if len(others.held) < len(s.held) {
 			s.held = others.held
 		}
 	}
 	switch {
 	case from == unseen:
-		s.seen = others.size() + 1 // with us
 		s.beaten = s.now()
 	case to == linked:
 		s.seen, s.fresh = others.size(), false
 		s.changed = s.now()
-		s.held = others.held
+		s.held, s.silent = others.held, others.held
 		s.suspectRings() // what the others gave Redis after us
 	}
 	s.change(to)
@@ -153,6 +152,13 @@ func (s *Redis) enter(to state, link int, others fleet) bool {
 func (s *Redis) goBack(ctx context.Context, link int, others fleet) bool {
 	s.mu.Lock()
 	fresh, behind, other := s.fresh, s.behind, s.run != 0 && s.run != s.ranAs
+	if other && s.silenced {
+		if s.muted { // it is not known yet what the others may have used at the old one
+			s.mu.Unlock()
+			return false
+		}
+		s.insist()
+	}
 	s.shiftMost, s.run = s.shift, s.ranAs
 	s.mu.Unlock()
 	if other || s.cluster {

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,7 @@ type mirror struct {
 	fullFor int           // for who leaves so much headroom, or more
 
 	divided time.Duration // while share is more than 1, later stamps stand for themselves alone
+	own     ring          // what we took since we last counted in Redis with all others, who may not have heard of it
 
 	held    []int    // one in so many is left to each replica that may count alone
 	windows []Window // as it was last asked for
@@ -48,14 +50,14 @@ func (s *Redis) share() int {
 
 // ours is what is ours of so many permits, of a window of so many in all.
 func (m *mirror) ours(n, requests int) int {
-	return m.left(n, requests) / m.share
+	return leave(n, requests, m.held) / m.share
 }
 
-// left is what is left of n permits when those who may count alone have theirs: a quarter at least, as it may be that none
+// leave is what is left of n permits when those who may count alone have theirs: a quarter at least, as it may be that none
 // of them lives.
-func (m *mirror) left(n, requests int) int {
+func leave(n, requests int, held []int) int {
 	least := min(n, (n+3)/4)
-	for _, part := range m.held {
+	for _, part := range held {
 		n -= requests / part
 	}
 	return max(n, least)
@@ -115,14 +117,24 @@ func (m *mirror) refused(until time.Duration, headroom int, now time.Duration) {
 	}
 }
 
+// counts adds a stamp of a permit that is taken here. s.mu is held.
+func (s *Redis) counts(b *budget, stamp time.Duration, who owner) {
+	b.insert(stamp)
+	b.mark(stamp, who)
+	if s.state != linked {
+		b.own.insert(stamp, b.keep, stamp-b.span)
+	}
+}
+
 // remove takes a stamp out of the mirror. One that stands for others of its share stays.
 func (b *budget) remove(stamp time.Duration) {
 	if b.share > 1 {
 		b.known.remove(stamp)
-		if stamp <= b.divided {
+		if stamp <= b.divided && !b.own.has(stamp) {
 			return
 		}
 	}
+	b.own.remove(stamp)
 	b.ring.remove(stamp)
 }
 
@@ -135,7 +147,8 @@ func (b *budget) everything() *ring {
 }
 
 // divide makes one in n of the budget ours, or (1) all of it. Of the past, one stamp in n stands for n, the latest first: so
-// whatever window is looked at, what is left of our share is no more than one in n of what is left of the budget.
+// whatever window is looked at, what is left of our share is no more than one in n of what is left of the budget. What we took
+// ourselves since we had such a share before stands for itself: the others have not left more of theirs for it.
 func (b *budget) divide(n int) {
 	b.full = longAgo
 	if n == b.share {
@@ -151,8 +164,19 @@ func (b *budget) divide(n int) {
 		b.divided = known.last(1)
 	}
 	b.known, b.ring = known, ring{}
-	for k := (known.count + n - 1) / n; k > 0; k-- {
-		b.ring.push(known.last((k-1)*n+1), b.keep, longAgo)
+	var ours []time.Duration // the latest first
+	for k, others := 1, 0; k <= known.count; k++ {
+		stamp := known.last(k)
+		own := b.own.has(stamp)
+		if own || others%n == 0 {
+			ours = append(ours, stamp)
+		}
+		if !own {
+			others++
+		}
+	}
+	for _, stamp := range slices.Backward(ours) {
+		b.ring.push(stamp, b.keep, longAgo)
 	}
 }
 

@@ -46,11 +46,7 @@ func (s *Redis) add(q *question, b *budget, want *Budget) {
 	t = order.AppendUint64(t, uint64(s.latest(b)))
 	t = append(t, byte(len(want.Windows)))
 	for _, w := range want.Windows {
-		limit := want.allowed(w)
-		if s.state == linked { // else it is our share that leaves others theirs
-			limit = b.left(limit, w.Requests)
-		}
-		t = order.AppendUint32(t, uint32(limit))
+		t = order.AppendUint32(t, uint32(leave(want.allowed(w), w.Requests, s.silent)))
 		t = order.AppendUint64(t, uint64(micros(w.Per+s.guard)))
 	}
 	q.text = t
