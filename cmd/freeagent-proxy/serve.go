@@ -75,9 +75,9 @@ func (c *command) serve(ctx context.Context) error {
 	return s.run(ctx)
 }
 
-// ballast, in bytes, is never touched, so that it takes up no memory, but counts as part of the heap: Go's collector, which runs
-// whenever that has doubled, then runs a tenth as often as it would over the few megabytes that live on it, where it costs more CPU than the
-// proxy's own work on a request. A large heap (many accounts) is no larger for it.
+// ballast, in bytes, is never touched, so that it takes up no memory, but Go's collector, which runs whenever the heap has doubled,
+// counts it. Over the few megabytes that live on the heap it would run every few hundred requests, which costs more CPU than the
+// proxy's own work on them. The garbage of many accounts or of long bodies is no more for it.
 const ballast = 32 << 20
 
 // server is a running proxy: the parts, in the order in which they are made.
