@@ -35,7 +35,7 @@ func (s *server) adminHandler() http.Handler {
 func (s *server) renewPage() {
 	cfg := s.config()
 	page := admin.New(admin.Config{
-		Status:    func(context.Context) admin.Status { return s.status() },
+		Status:    func(_ context.Context, person bool) admin.Status { return s.status(person) },
 		Begin:     s.beginConnect,
 		Finish:    s.finishConnect,
 		FreeAgent: cfg.Upstream.BaseURL,

@@ -50,6 +50,7 @@ func TestStatusOfReplicas(t *testing.T) {
 	}
 	alive(3)
 	for i, s := range all {
+		s.visit()
 		eventually(t, fmt.Sprintf("replica %d knows the company's name", i), func() bool { return s.of(account).Company == "Owner Ltd" })
 	}
 	all[0].ask(t.Context(), 10, "billing", "/v2/contacts")

@@ -11,7 +11,8 @@ import (
 )
 
 // status says how the proxy stands, for the operator. Nothing of it waits for network or disk.
-func (s *server) status() admin.Status {
+// status says how the proxy stands. For a person it is worth a request to FreeAgent now and then; what a program watches changes nothing.
+func (s *server) status(person bool) admin.Status {
 	now := admin.Status{
 		Version:   version,
 		StartedAt: s.started.UTC().Truncate(time.Millisecond),
@@ -25,7 +26,7 @@ func (s *server) status() admin.Status {
 	egress := s.budgetStatus(proxy.EgressBudget(windows(cfg.Limits.Egress), 0))
 	now.Egress = &egress
 	for _, account := range proxyAccounts(cfg) {
-		now.Accounts = append(now.Accounts, s.accountStatus(account, cfg.Accounts[account.Name].App, ample(egress)))
+		now.Accounts = append(now.Accounts, s.accountStatus(account, cfg.Accounts[account.Name].App, person && ample(egress)))
 	}
 	slices.SortFunc(now.Accounts, func(a, b admin.Account) int { return strings.Compare(a.Name, b.Name) })
 	return now
@@ -50,7 +51,7 @@ func (s *server) folderWorks() bool {
 	return true
 }
 
-// accountStatus says how one account stands. spare says that the address would not miss a request.
+// accountStatus says how one account stands. spare says that it is worth a request, which the address would not miss.
 func (s *server) accountStatus(account proxy.Account, app string, spare bool) admin.Account {
 	stands := s.tokens.Status(account.Name)
 	a := admin.Account{

@@ -11,8 +11,8 @@ import (
 
 // Config is what the page shows, and who does what its buttons ask for.
 type Config struct {
-	// Status says how the proxy stands. It does not wait.
-	Status func(context.Context) Status
+	// Status says how the proxy stands. It does not wait. person: it is for somebody who looks at the page, not for a program.
+	Status func(ctx context.Context, person bool) Status
 	// Begin makes sure that the store could keep a grant of the account, and returns the page of FreeAgent's where its user
 	// approves the app. FreeAgent sends the browser back to redirectURI, with state. Its errors wrap ErrStore.
 	Begin func(ctx context.Context, account, redirectURI, state string) (approve string, err error)
@@ -149,7 +149,7 @@ func refuse(w http.ResponseWriter, status int, sentence string) {
 // json answers /api/status.
 func (h *handler) json(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(h.Status(r.Context()))
+	_ = json.NewEncoder(w).Encode(h.Status(r.Context(), false))
 }
 
 // asset answers with a file of the page's own.

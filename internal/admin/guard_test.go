@@ -32,7 +32,7 @@ func newRig(t *testing.T, change func(*admin.Config)) *rig {
 	upstream, _ := url.Parse("https://api.freeagent.com")
 	config := admin.Config{
 		FreeAgent: upstream,
-		Status: func(context.Context) admin.Status {
+		Status: func(context.Context, bool) admin.Status {
 			return admin.Status{Ready: true, Accounts: []admin.Account{{Name: "acme", State: "ok"}, {Name: "beta", State: "unauthorised"}}}
 		},
 		Begin: func(_ context.Context, account, redirect, state string) (string, error) {
@@ -229,7 +229,7 @@ func TestRedirectURI(t *testing.T) {
 // Whatever names hold is text on the page.
 func TestEscaping(t *testing.T) {
 	r := newRig(t, func(c *admin.Config) {
-		c.Status = func(context.Context) admin.Status {
+		c.Status = func(context.Context, bool) admin.Status {
 			s := admin.Status{Reason: evil, Version: evil, Store: admin.Store{Kind: evil, State: evil}}
 			s.Accounts = []admin.Account{{
 				Name: evil, App: evil, Company: evil, State: evil, Reason: evil, LastRefresh: &admin.LastRefresh{Outcome: evil},

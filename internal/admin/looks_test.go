@@ -92,7 +92,7 @@ func everything(now time.Time) admin.Status {
 func serve(t *testing.T, status func() admin.Status) string {
 	t.Helper()
 	upstream, _ := url.Parse("https://api.freeagent.com")
-	server := httptest.NewServer(admin.New(admin.Config{Status: func(context.Context) admin.Status { return status() }, FreeAgent: upstream}))
+	server := httptest.NewServer(admin.New(admin.Config{Status: func(context.Context, bool) admin.Status { return status() }, FreeAgent: upstream}))
 	t.Cleanup(server.Close)
 	return server.URL
 }
@@ -157,7 +157,7 @@ func TestLive(t *testing.T) {
 		defer mu.Unlock()
 		f()
 	}
-	inner := admin.New(admin.Config{Status: func(context.Context) admin.Status {
+	inner := admin.New(admin.Config{Status: func(context.Context, bool) admin.Status {
 		mu.Lock()
 		defer mu.Unlock()
 		return status

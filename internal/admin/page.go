@@ -44,7 +44,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, status int, mes
 }
 
 func (h *handler) write(w http.ResponseWriter, r *http.Request, status int, name string, message *outcome) {
-	v := newView(h.Status(r.Context()), h.base(r)+callbackPath)
+	v := newView(h.Status(r.Context(), true), h.base(r)+callbackPath)
 	v.Message = message
 	var page bytes.Buffer
 	if err := templates.ExecuteTemplate(&page, name, v); err != nil {

@@ -18,7 +18,7 @@ func text(t *testing.T, s admin.Status) string {
 	t.Helper()
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest("GET", "http://localhost/live", nil)
-	admin.New(admin.Config{Status: func(context.Context) admin.Status { return s }}).ServeHTTP(w, req)
+	admin.New(admin.Config{Status: func(context.Context, bool) admin.Status { return s }}).ServeHTTP(w, req)
 	plain := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(w.Body.String(), " ")
 	return html.UnescapeString(regexp.MustCompile(`\s+`).ReplaceAllString(plain, " "))
 }
