@@ -13,10 +13,12 @@
 -- ARGV[7]  what was added to the clock when that was measured
 -- ARGV[8]  the replica's slot; -1: it has none yet
 -- ARGV[9]  the run that was given what the replica knows, as a number; in another one it does not count as seen. 0: any
+-- ARGV[10]  when it last said so, as it was told then; 0: it has not
+-- ARGV[11]  the others as they stood here when it was last told, 'REPLICA WHEN PART…' a line
 --
--- Returns {now, what is added to the clock, how many are alive, 1 if the replica is new, 1 if the others find the clock right, which
--- the caller does not, the replica's slot, a number that is another one for each run of a server, then the parts of all that may be
--- alive without us}, in decimal. It keeps its slot unless another replica has it.
+-- Returns the others as in ARGV[11], and {now, what is added to the clock, how many are alive, 1 if the replica is new, 1 if the
+-- others find the clock right, which the caller does not, the replica's slot, a number that is another one for each run of a server,
+-- then the parts of all that may be alive without us}, in decimal. It keeps its slot unless another replica has it.
 -- All times are µs, since 1970 by the shared clock.
 --
 -- A replica that has been silent for SILENT and did not say goodbye has died, or it is cut off and counts its part alone. The
@@ -26,19 +28,28 @@
 -- SURE then they are LOST and closing them means nothing any more: the server gives up what does not answer. Another run of the
 -- server, or another server, knows nothing of connections: what has not come there after SURE is taken for dead. After OVER it
 -- has no good token any more and sends nothing.
+-- If the server does not have what the caller said last, it was started empty or with older data: of what the caller saw after that
+-- all is lost, and put back.
 local SILENT, SURE, OVER, WITNESS, LATE, GRACE = 600000, 300000000, 3600000000, 500000, 2000000, 30000000
 local LIFE = 129600000 -- ms, 36 hours: longer than any ring lives (a window of a day, and LIFE of admit.lua), whose stamps are
 -- nothing without 'clock'
 local call, text = redis.call, function(n) return string.format('%.0f', n) end
+local function when(said) return tonumber(string.match(said or '', '^%d+') or 0) end
+local function listens(name)
+  local listening = redis.pcall('PUBSUB', 'NUMSUB', KEYS[1] .. ':' .. name)
+  return listening[2] and listening[2] > 0
+end
 local clock = call('TIME')
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '-'
 local number = text(tonumber(string.sub(run, 1, 12), 16) or 0)
-local shift, others = 0, {}
+local shift, others, own = 0, {}, nil
 local all = call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   if all[i] == 'clock' then
     shift = tonumber(all[i + 1])
-  elseif all[i] ~= ARGV[2] then
+  elseif all[i] == ARGV[2] then
+    own = all[i + 1]
+  else
     others[all[i]] = all[i + 1]
   end
 end
@@ -46,7 +57,7 @@ local now, off = clock[1] * 1000000 + clock[2] + shift, 0
 
 if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
   for _, said in pairs(others) do -- somebody was here just now, and found the clock right
-    local age = now - tonumber(string.match(said, '^%d+'))
+    local age = now - when(said)
     if age > -WITNESS / 2 and age < WITNESS then off = 1 end
   end
   if off == 0 then
@@ -56,8 +67,19 @@ if ARGV[6] ~= '0' and tonumber(ARGV[7]) == shift then
   end
 end
 
-local answer, alive, new, slot = {}, 0, 0, tonumber(ARGV[8])
+local answer, known, alive, new, slot = {}, {}, 0, 0, tonumber(ARGV[8])
 local right = now >= tonumber(ARGV[4]) and now <= tonumber(ARGV[5]) -- else the clock was set, and tells nothing of who is silent
+if right and when(own) < tonumber(ARGV[10]) then -- what was here is lost, and with it who may be cut off
+  for name, said in string.gmatch(ARGV[11], '(%w+) ([^\n]+)') do
+    local may = now - when(said) <= SURE
+    if string.match(said, '^%d+ %d+ (%w+)') == run then may = listens(name) end
+    if may and when(said) > when(others[name]) then
+      others[name] = said
+      call('HSET', KEYS[1], name, said)
+      call('PEXPIRE', KEYS[1], LIFE)
+    end
+  end
+end
 if ARGV[3] ~= '' and right and (ARGV[9] == '0' or ARGV[9] == number) then
   local taken = {}
   for _, said in pairs(others) do
@@ -83,8 +105,7 @@ for name, said in pairs(others) do
     if part == '0' or ran ~= run then
       dead = silence > SURE or part == '0'
     else
-      local listening = redis.pcall('PUBSUB', 'NUMSUB', KEYS[1] .. ':' .. name)
-      local gone = not listening[2] or listening[2] == 0
+      local gone = not listens(name)
       dead = gone and silence <= LATE
       if gone and not dead and right then
         call('HSET', KEYS[1], name, said .. ' C' .. text(now))
@@ -95,8 +116,9 @@ for name, said in pairs(others) do
   end
   if dead and right then
     call('HDEL', KEYS[1], name)
-  elseif silence > SILENT then
-    answer[#answer + 1] = part
+  else
+    known[#known + 1] = name .. ' ' .. said
+    if silence > SILENT then answer[#answer + 1] = part end
   end
 end
-return {text(now), text(shift), tostring(alive), tostring(new), tostring(off), tostring(slot), number, unpack(answer)}
+return {table.concat(known, '\n'), text(now), text(shift), tostring(alive), tostring(new), tostring(off), tostring(slot), number, unpack(answer)}

@@ -33,6 +33,7 @@ var (
 	BudgetKey = budgetKey
 	Admit     = admit
 	Amend     = amend
+	Alive     = alive
 )
 
 // Ring is a ring of at most keep stamps.

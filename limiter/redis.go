@@ -41,7 +41,8 @@ type RedisConfig struct {
 // A replica that is cut off while the others are not has its share as well, so the others leave it that (alive.lua tells how
 // they know that it has not died):
 //   - Who has not been heard of for 0.6 s, and whose connections are still there, may count alone: the others use so much less
-//     of each budget until it is back. Who was killed has no connections, and costs nothing; who says goodbye neither.
+//     of each budget until it is back. Who was killed has no connections, and costs nothing; who says goodbye neither. If Redis
+//     loses that, it gets it back from whoever saw it there.
 //   - Who loses Redis without being told that it is gone takes nothing before the others have had time to notice, 1.9 s. For what
 //     they may have used meanwhile it takes all that was free, except, of what nobody had wanted for a second, one in so many.
 //
@@ -71,6 +72,8 @@ type Redis struct {
 	cuts        int           // times that Redis was lost
 	seen        int           // replicas, with those that may be alive
 	said        int           // one in how many of each budget the others were told to leave to us
+	wrote       int64         // when we last told that we are, as Redis has it; 0: we have not
+	others      string        // who else there was then or later, as Redis had it: if it loses that it gets it back; see alive.lua
 	silent      []int         // one in how many is to be left to each that may be alive, as Redis told last
 	held        []int         // the same when all others were last there, less those that are back: what our share is reckoned from
 	checked     time.Duration // when we last looked who is alive

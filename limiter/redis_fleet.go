@@ -15,9 +15,10 @@ import (
 
 // fleet is what a beat tells of the replicas.
 type fleet struct {
-	alive int   // with us, if we said that we are
-	held  []int // one in so many of each budget is to be left to each of those who may be alive without us
-	isNew bool  // Redis did not know of us
+	alive int    // with us, if we said that we are
+	held  []int  // one in so many of each budget is to be left to each of those who may be alive without us
+	isNew bool   // Redis did not know of us
+	known string // the others as they stand in Redis
 
 	trip time.Duration // how long the question took
 }
@@ -67,20 +68,20 @@ func (s *Redis) askFleet(ctx context.Context, say bool, correction int64) (other
 		latest = s.told + int64((time.Since(s.toldAt)+beatPatience+clockSlack)/time.Microsecond)
 	}
 	part := s.part()
-	words := []any{channel, s.name, "", earliest, latest, correction, s.shift, s.slot, s.run}
+	words := []any{channel, s.name, "", earliest, latest, correction, s.shift, s.slot, s.run, s.wrote, s.others}
 	if say = say && (s.state == linked || s.state == returning); say {
 		words[2] = part
 		s.beaten, s.said = s.now(), max(s.said, part) // it may not arrive
 	}
 	s.mu.Unlock()
-	answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, words...))
+	known, answer, err := texts(alive.Run(ctx, s.client, []string{replicasKey}, words...))
 	if err == nil && len(answer) < 7 {
 		err = errGarbled
 	}
 	if err != nil {
 		return fleet{}, 0, err
 	}
-	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1}
+	others = fleet{alive: int(answer[2]), isNew: answer[3] == 1, known: known}
 	for _, held := range answer[7:] {
 		others.held = append(others.held, max(2, int(held)))
 	}
@@ -104,7 +105,7 @@ func (s *Redis) askFleet(ctx context.Context, say bool, correction int64) (other
 		return fleet{}, 0, errForgotten
 	}
 	if say {
-		s.said = part
+		s.said, s.wrote = part, answer[0]
 	}
 	s.sawReplicas(others, say)
 	return others, 0, nil
@@ -139,7 +140,7 @@ func (s *Redis) sawReplicas(others fleet, counted bool) {
 	default:
 		return
 	}
-	s.checked, s.silent = s.now(), others.held
+	s.checked, s.silent, s.others = s.now(), others.held, others.known
 	if s.seen != seen || !slices.Equal(s.silent, silent) {
 		s.changed = s.checked
 	}

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -58,24 +57,17 @@ func (s *Redis) foreign(t time.Duration) int64 { return s.epoch.Load() + int64(t
 // longAgo is before all that is of interest.
 const longAgo = -1 << 62
 
-// texts reads a script's answer, whose numbers are in decimal.
-func texts(cmd *redis.Cmd) ([]int64, error) {
-	values, err := cmd.Slice()
-	if err != nil {
-		return nil, err
+// texts reads a script's answer: a text, and numbers in decimal.
+func texts(cmd *redis.Cmd) (text string, numbers []int64, err error) {
+	values, err := cmd.StringSlice()
+	if err != nil || len(values) == 0 {
+		return "", nil, err
 	}
-	numbers := make([]int64, len(values))
-	for i, v := range values {
-		switch v := v.(type) {
-		case int64:
-			numbers[i] = v
-		case string:
-			if numbers[i], err = strconv.ParseInt(v, 10, 64); err != nil {
-				return nil, fmt.Errorf("limiter script answered %q: %w", v, err)
-			}
-		default:
-			return nil, errors.New("limiter script's answer is not what was asked for")
+	numbers = make([]int64, len(values)-1)
+	for i, v := range values[1:] {
+		if numbers[i], err = strconv.ParseInt(v, 10, 64); err != nil {
+			return "", nil, fmt.Errorf("limiter script answered %q: %w", v, err)
 		}
 	}
-	return numbers, nil
+	return values[0], numbers, nil
 }
