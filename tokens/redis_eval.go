@@ -5,8 +5,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -165,6 +167,8 @@ func remedied(err error) error {
 		return fmt.Errorf("%w; see that Redis runs and can be reached", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
 		return fmt.Errorf("no answer in time: %w; see that Redis is not halted or overloaded", err)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("%w; Redis closed the connection: if it runs, it may want TLS, or a client certificate", err)
 	case strings.HasPrefix(err.Error(), "redis: all sentinels"):
 		return fmt.Errorf("%w; see that a Sentinel runs and can be reached", err)
 	default:

@@ -234,7 +234,9 @@ func TestRedisCheckForms(t *testing.T) {
 		w.imported()
 		w.expect(exitOK, "", checkOnline, `^redis \S+: fine`)
 		w.shared(fmt.Sprintf(`url: "rediss://%s", tls: {ca: %q}`, server.Addr(), files.CA))
-		w.expect(exitFailed, "", checkOnline, `^freeagent-proxy: store: .*certificate`)
+		w.expect(exitFailed, "", checkOnline, `^freeagent-proxy: store: .*certificate`) // told by Redis, or, if it was quicker to hang up, by us
+		w.shared(fmt.Sprintf(`url: "redis://%s"`, server.Addr()))
+		w.expect(exitFailed, "", checkOnline, `^freeagent-proxy: store: .*; Redis closed the connection: if it runs, it may want TLS`)
 	})
 	t.Run("Sentinel", func(t *testing.T) {
 		watched := redistest.Sentinel(t, redistest.Persistent())
