@@ -193,19 +193,24 @@ func (f *fleet) lost(since time.Time, but *member) int {
 	return n
 }
 
+// busiest is the most arrivals, which are sorted, in any window of that length.
+func busiest(arrivals []time.Time, per time.Duration) (most int) {
+	for i, from := 0, 0; i < len(arrivals); i++ {
+		for arrivals[i].Sub(arrivals[from]) >= per {
+			from++
+		}
+		most = max(most, i-from+1)
+	}
+	return most
+}
+
 // check looks for a window that held too much, and for who was refused, though his replica had not lost Redis again and again while he
 // waited.
 func (f *fleet) check() {
 	f.t.Helper()
 	slices.SortFunc(f.arrivals, time.Time.Compare)
 	for _, w := range f.budget.Windows {
-		most := 0
-		for i, from := 0, 0; i < len(f.arrivals); i++ {
-			for f.arrivals[i].Sub(f.arrivals[from]) >= w.Per {
-				from++
-			}
-			most = max(most, i-from+1)
-		}
+		most := busiest(f.arrivals, w.Per)
 		if most > w.Requests {
 			f.t.Errorf("%d arrived in a window of %d per %v", most, w.Requests, w.Per)
 		}

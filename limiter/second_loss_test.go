@@ -39,13 +39,8 @@ func (s *spent) all(r *limiter.Redis) (n int) {
 func (s *spent) check() {
 	s.t.Helper()
 	slices.SortFunc(s.arrivals, time.Time.Compare)
-	w, most := s.budget.Windows[0], 0
-	for i, from := 0, 0; i < len(s.arrivals); i++ {
-		for s.arrivals[i].Sub(s.arrivals[from]) >= w.Per {
-			from++
-		}
-		most = max(most, i-from+1)
-	}
+	w := s.budget.Windows[0]
+	most := busiest(s.arrivals, w.Per)
 	if most > w.Requests {
 		s.t.Errorf("%d went in a window of %d per %v", most, w.Requests, w.Per)
 	}
@@ -140,7 +135,7 @@ func TestLostWhenOneReturnsToMore(t *testing.T) {
 	are(t, "alone", a)
 	c := s.join(server.Addr)
 	are(t, "returning", c)
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // so that it is linked before the other one is
 	wire.Mend()
 	are(t, "returning", a)
 	are(t, "linked", c)
@@ -168,8 +163,8 @@ func TestLostAfterOneReturned(t *testing.T) {
 	began := time.Now()
 	wire.Cut()
 	are(t, "alone", a)
-	time.Sleep(time.Until(began.Add(1500 * time.Millisecond)))
-	for _, p := range open { // long after they were counted in Redis
+	time.Sleep(time.Until(began.Add(1500 * time.Millisecond))) // their stamps in Redis are that old, and are moved
+	for _, p := range open {                                   // long after they were counted in Redis
 		p.Sent()
 		s.arrivals = append(s.arrivals, time.Now())
 	}
@@ -209,7 +204,7 @@ func TestLostToAnotherServer(t *testing.T) {
 	}
 	began := time.Now()
 	until(t, "the replica has it all", func() bool { return admin.Exists(t.Context(), limiter.RedisKey(s.budget.Key)).Val() == 1 })
-	time.Sleep(time.Until(began.Add(2900 * time.Millisecond)))
+	time.Sleep(time.Until(began.Add(2900 * time.Millisecond))) // just before the window is over
 	wire.Cut()
 	copying.Cut()
 	for time.Since(began) < 3400*time.Millisecond {
@@ -272,7 +267,7 @@ func TestLostAfterARefusal(t *testing.T) {
 	far.Store(true)
 	server.RestartEmpty()
 	are(t, "returning", b)
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // so that it is linked before the other one is
 	wire.Mend()
 	are(t, "returning", a)
 	are(t, "linked", b)
@@ -297,7 +292,7 @@ func TestReturnsWhileAnotherIsCutOff(t *testing.T) {
 	one.Cut()
 	other.Cut()
 	are(t, "alone", a, b)
-	time.Sleep(2500 * time.Millisecond)
+	time.Sleep(2500 * time.Millisecond) // the silence in which they take nothing is over
 	one.Mend()
 	are(t, "returning", a)
 	time.Sleep(2200 * time.Millisecond) // what the one that is cut off took for used is over
